@@ -1,0 +1,6 @@
+"""Benchmarks of csraxis: ``python -m bench --help``.
+
+``cases`` says what is computed and how a right answer is known, ``contestants`` who computes it, ``shapes`` on which
+matrices (``generate`` makes the large ones); each is a table with one row per entry. ``measure`` verifies and times,
+``report`` and ``picture`` show, ``machine`` says what it ran on.
+"""

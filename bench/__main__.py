@@ -1,0 +1,218 @@
+"""Command line of the benchmarks: ``python -m bench --help``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import importlib.util
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench import cases, contestants, measure, picture, report, shapes
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Show = Callable[[str, int, int], None]
+RESULTS = Path(__file__).parent / "results"
+INSTALL = "pip install csraxis[bench]"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+
+    def positive(text: str) -> int:
+        number = int(text)
+        if number < 1:
+            raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+        return number
+
+    p = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Verify and time csraxis and what else computes the same, on sparse matrices of counts.",
+        epilog="The first run at a size generates the matrix and keeps it in $XDG_CACHE_HOME (~/.cache)/csraxis-bench.",
+    )
+    size = shapes.Size()
+    p.add_argument("--quick", action="store_true", help="the embedded PBMC 3k matrix, in seconds")
+    names = [case.name for case in cases.CASES]
+    p.add_argument("--case", action="append", choices=names, metavar="NAME", help="only this case (repeatable)")
+    engines = [c.engine for c in contestants.CONTESTANTS if c.engine]
+    p.add_argument("--engine", action="append", choices=engines, help="only this engine of csraxis (repeatable)")
+    names = [shape.name for shape in shapes.SHAPES]
+    p.add_argument(
+        "--data", "--shape", action="append", choices=names, metavar="NAME", help="this matrix (repeatable; see --list)"
+    )
+    p.add_argument("--cells", type=positive, default=size.cells, help="rows to generate (default: %(default)s)")
+    p.add_argument("--genes", type=positive, default=size.genes, help="columns to generate (default: %(default)s)")
+    p.add_argument("--threads", type=positive, help="for csraxis and for what Numba threads (default: csraxis's own)")
+    p.add_argument("--repeats", type=positive, help="timed rounds (default: 5, with --quick 25)")
+    p.add_argument("--json", type=Path, metavar="FILE", help="machine-readable results (default: in bench/results/)")
+    p.add_argument("--plot", type=Path, metavar="FILE.png", help="picture of the ratios (default: in bench/results/)")
+    p.add_argument("--list", action="store_true", help="list cases, contestants and matrices, and end")
+    return p
+
+
+def show_list(console: Console) -> None:
+    """What there is, and what of it can run here."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    here = "[green]here[/]"
+    rows = [
+        ("cases", [(c.name, c.what, _missing(c)) for c in cases.CASES]),
+        ("contestants", [(c.name, c.note, contestants.absence(c)) for c in contestants.CONTESTANTS]),
+        ("matrices (--data)", [(s.name, s.what, shapes.absence(s)) for s in shapes.SHAPES]),
+    ]
+    for heading, entries in rows:
+        table = Table(title=f"[bold]{heading}[/]", title_justify="left", title_style="", box=None, show_header=False)
+        for name, what, absent in entries:
+            table.add_row(escape(name), escape(what), escape(absent) if absent else here)
+        console.print(table, "")
+
+
+def _missing(case: cases.Case) -> str | None:
+    absent = [name for name in case.requires if importlib.util.find_spec(name) is None]
+    return f"needs {', '.join(absent)} ({INSTALL})" if absent else None
+
+
+@contextlib.contextmanager
+def progress_bar() -> Iterator[Show]:
+    """A function (label, done, total) that shows progress on stderr, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda label, done, total: progress.update(task, description=label, completed=done, total=total)
+
+
+def _tick(show: Show, case: str, done: Iterator[int], total: int, label: str) -> None:
+    show(f"{case}: {label}", next(done), total)
+
+
+def run(options: argparse.Namespace) -> report.Document:
+    """Measure what the options ask for."""
+    chosen = [case for case in cases.CASES if not options.case or case.name in options.case]
+    wanted = options.data or (["pbmc3k"] if options.quick else ["generated"])
+    repeats = options.repeats or (25 if options.quick else 5)
+
+    left_out, present = [], []
+    for contestant in contestants.CONTESTANTS:
+        if contestant.engine and options.engine and contestant.engine not in options.engine:
+            continue
+        reason = contestants.absence(contestant)
+        if reason:
+            left_out.append(("contestant", contestant.name, reason))
+        else:
+            present.append(contestant)
+    own = None
+    if any(contestant.engine for contestant in present):
+        import csraxis as cx
+
+        own = cx.get_config()
+    threads = options.threads or (own["threads"] if own else None)
+    document = report.new_document({"repeats": repeats, "threads": threads}, own)
+    for kind, name, reason in left_out:
+        report.leave_out(document, kind, name, reason)
+    for case in list(chosen):
+        reason = _missing(case)
+        if reason:
+            report.leave_out(document, "case", case.name, reason)
+            chosen.remove(case)
+
+    with progress_bar() as show:
+        for shape in (s for s in shapes.SHAPES if s.name in wanted):
+            show(f"loading {shape.name}", 0, 1)
+            try:
+                size = shapes.Size(options.cells, options.genes)
+                x = shapes.load(shape, size, lambda done, total: show("generating", done, total))
+            except shapes.Unavailable as reason:
+                report.leave_out(document, "matrix", shape.name, str(reason))
+                continue
+            report.add_shape(document, shape.name, shape.what, x)
+            total, done = sum(measure.steps(case, present, repeats) for case in chosen), itertools.count()
+            for case in chosen:
+                tick = functools.partial(_tick, show, case.name, done, total)
+                outcome = measure.run_case(case, present, x, repeats=repeats, threads=threads, tick=tick)
+                report.add_outcome(document, shape.name, outcome)
+    return document
+
+
+def default_stem(options: argparse.Namespace) -> str:
+    """Name of the result files that were not named."""
+    generated = f"generated-{options.cells}x{options.genes}"
+    if options.data:
+        return "-".join(generated if name == "generated" else name for name in options.data)
+    return "quick" if options.quick else generated
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run, print, write; 1 if csraxis was wrong or absent, 2 if what was asked for is missing or cannot be written."""
+    options = parser().parse_args(arguments)
+    if importlib.util.find_spec("rich") is None:
+        print(f"python -m bench needs rich for its tables: {INSTALL}", file=sys.stderr)
+        return 2
+    can_draw = importlib.util.find_spec("matplotlib") is not None
+    if options.plot and not can_draw:
+        print(f"--plot needs matplotlib: {INSTALL}", file=sys.stderr)
+        return 2
+
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)  # in a file nothing has to fit a screen
+    if options.list:
+        show_list(console)
+        return 0
+
+    document = run(options)
+    report.print_tables(document, console)
+    if not document["shapes"]:
+        print("nothing was measured: see 'left out'", file=sys.stderr)
+        return 2
+    try:
+        _write(document, options, can_draw, console)
+    except OSError as error:
+        print(f"cannot write the results: {error}; choose another place with --json and --plot", file=sys.stderr)
+        return 2
+    return _status(document, options)
+
+
+def _write(document: report.Document, options: argparse.Namespace, can_draw: bool, console: Console) -> None:
+    stem = default_stem(options)
+    json_path, plot_path = options.json or RESULTS / f"{stem}.json", options.plot or RESULTS / f"{stem}.png"
+    report.write_json(document, json_path)
+    console.print(f"results: {json_path}", highlight=False, soft_wrap=True)
+    if not can_draw:
+        console.print(f"picture: none, matplotlib is not installed ({INSTALL})", highlight=False, markup=False)
+    elif any(record["ratio_to_csraxis"] for record in document["records"]):
+        picture.draw(document, plot_path)
+        console.print(f"picture: {plot_path}", highlight=False, soft_wrap=True)
+    else:
+        console.print("picture: none, csraxis has no time to compare with", highlight=False)
+
+
+def _status(document: report.Document, options: argparse.Namespace) -> int:
+    """The exit status, with its reason on stderr."""
+    wrong = report.failures(document)
+    for record in wrong:
+        print(f"csraxis is wrong: {record['contestant']}, {record['case']}, {record['reason']}", file=sys.stderr)
+    if wrong:
+        return 1
+    names = {c.name for c in contestants.CONTESTANTS if c.engine and (not options.engine or c.engine in options.engine)}
+    absent = names & {item["name"] for item in document["left_out"]}
+    if absent == names:
+        print("csraxis itself could not take part: see 'left out'", file=sys.stderr)
+        return 1
+    return 2 if options.engine and absent else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""What a run ran on: processor, Python, versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+DISTRIBUTIONS = ("csraxis", "numpy", "scipy", "numba", "scikit-learn", "scanpy", "anndata", "fast-array-utils")
+
+
+def versions() -> dict[str, str]:
+    """Distribution to version, of those that are installed."""
+    found = {}
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def cpu_model() -> str:
+    """The processor's name for itself, as far as the system tells."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def describe() -> dict[str, Any]:
+    """Processor, system and Python."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": cpu_model(),
+        "processors": usable,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,83 @@
+"""The extension modules and their compiler flags; everything else is in pyproject.toml.
+
+Environment:
+
+CSRAXIS_REQUIRE_EXT=1   a build without the compiled kernels fails (CI, releases)
+CSRAXIS_PURE=1          build no kernels at all: a py3-none-any wheel, for tests of the Numba engine
+CSRAXIS_LEVELS=v4       build these x86-64 levels only (comma-separated), for daily work
+"""
+
+import os
+import platform
+import sys
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+REQUIRE_EXT = os.environ.get("CSRAXIS_REQUIRE_EXT") == "1"
+PURE = os.environ.get("CSRAXIS_PURE") == "1"
+
+# No -ffast-math and no contraction: every CPU level must give the same bits.
+GCC_FLAGS = ["-O3", "-g0", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno"]
+# gcc and clang limit x86-64-v4 to 256-bit vectors unless told otherwise.
+X86_LEVELS = {
+    "v2": ["-march=x86-64-v2"],
+    "v3": ["-march=x86-64-v3"],
+    "v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+}
+
+# The caller checks every argument; what a kernel must check itself is written out in it.
+DIRECTIVES = {
+    "boundscheck": False,
+    "wraparound": False,
+    "initializedcheck": False,
+    "cdivision": True,
+    "binding": True,
+    "embedsignature": True,
+}
+
+
+def extension(name, flags):
+    """One extension module of `csraxis.kernels_cy`."""
+    return Extension(
+        f"csraxis.kernels_cy.{name}",
+        [f"src/kernels_cy/{name}.pyx"],
+        extra_compile_args=flags,
+        depends=["src/kernels_cy/_kernels.pxi"],
+    )
+
+
+def extensions():
+    """A module for each x86-64 level, and a plain one on every other processor or compiler."""
+    if sys.platform == "win32":
+        modules = [extension("_kernels_base", ["/O2", "/fp:precise"]), extension("_cpu", [])]
+    elif platform.machine().lower() in ("x86_64", "amd64"):
+        levels = os.environ.get("CSRAXIS_LEVELS", ",".join(X86_LEVELS)).split(",")
+        modules = [extension(f"_kernels_{level}", GCC_FLAGS + X86_LEVELS[level]) for level in levels]
+        modules.append(extension("_cpu", ["-O2", "-g0"]))
+    else:
+        modules = [extension("_kernels_base", GCC_FLAGS), extension("_cpu", ["-O2", "-g0"])]
+
+    from Cython.Build import cythonize
+
+    modules = cythonize(modules, build_dir="build/cython", compiler_directives=DIRECTIVES)
+    for module in modules:  # cythonize() forgets the flag
+        module.optional = not REQUIRE_EXT
+    return modules
+
+
+class ParallelBuildExt(build_ext):
+    """build_ext on every processor."""
+
+    def finalize_options(self):
+        """Use every processor unless a number was given."""
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
+
+setup(
+    packages=["csraxis"] + ["csraxis." + package for package in find_packages("src")],
+    package_dir={"csraxis": "src"},
+    ext_modules=[] if PURE else extensions(),
+    cmdclass={"build_ext": ParallelBuildExt},
+)

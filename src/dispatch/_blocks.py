@@ -1,0 +1,100 @@
+"""Blocks of rows, and the threads that work on them.
+
+A block holds about as many stored values as the others. Where blocks decide the order of addition, their number depends
+on the matrix alone, so the number of threads never changes a bit of a result.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any, TypeVar
+
+import numpy as np
+
+from . import _config
+
+Result = TypeVar("Result")
+
+# Below this many stored values a pool costs more than it saves (measured by `python -m bench --case threads`).
+PARALLEL_FROM = 2_000_000
+# Values that are cast to another type go through a scratch of this many, which stays in the second-level cache.
+CAST_STEP = 1 << 16
+
+_lock = threading.Lock()
+_pool: ThreadPoolExecutor | None = None
+_pool_size = 0
+_thread = threading.local()
+
+
+def split(indptr: np.ndarray, n_blocks: int) -> list[tuple[int, int]]:
+    """At most `n_blocks` blocks (start, stop) of rows with about equally many stored values, covering all rows."""
+    n_rows = len(indptr) - 1
+    if n_blocks <= 1 or n_rows <= 1:
+        return [(0, n_rows)]
+    targets = indptr[-1] * np.arange(1, n_blocks) // n_blocks
+    edges = np.unique(np.concatenate(([0], np.searchsorted(indptr, targets), [n_rows])))
+    return list(zip(edges[:-1].tolist(), edges[1:].tolist()))
+
+
+def split_flat(n_values: int, step: int) -> list[tuple[int, int]]:
+    """Consecutive ranges (start, stop) of at most `step` values."""
+    return [(start, min(start + step, n_values)) for start in range(0, n_values, step)]
+
+
+def workers(n_values: int) -> int:
+    """How many threads to use for so many stored values, here and now."""
+    if n_values < PARALLEL_FROM or getattr(_thread, "in_pool", False):
+        return 1
+    explicit = _config.explicit_threads()
+    if explicit:
+        return explicit
+    # On any other thread (Dask's, joblib's) the caller's chunks are the parallelism.
+    return _config.thread_count() if threading.current_thread() is threading.main_thread() else 1
+
+
+def run(task: Callable[[int, int], Result], blocks: list[tuple[int, int]], n_values: int) -> Iterator[Result]:
+    """task(start, stop) for each block, in threads where that pays; the results come in the order of the blocks."""
+    n_threads = workers(n_values)
+    futures = _submit(task, blocks, n_threads) if n_threads > 1 and len(blocks) > 1 else []
+    try:
+        for position, future in enumerate(futures):
+            futures[position] = None  # so that a result is let go of once the caller has merged it
+            yield future.result()
+    finally:  # no task may be left at work on the caller's buffers
+        wait([future for future in futures if future is not None and not future.cancel()])
+    for block in blocks[len(futures) :]:
+        yield task(*block)
+
+
+def _submit(task: Callable, blocks: list[tuple[int, int]], n_threads: int) -> list[Any]:
+    """A future for each block, in order; for fewer of them if the interpreter is shutting down."""
+    global _pool, _pool_size
+    futures: list[Any] = []
+    with _lock:
+        if _pool is None or _pool_size != n_threads:
+            if _pool is not None:
+                _pool.shutdown(wait=False)  # what was submitted to it still runs
+            _pool = ThreadPoolExecutor(n_threads, "csraxis", initializer=_enter_pool)
+            _pool_size = n_threads
+        try:
+            for block in blocks:
+                futures.append(_pool.submit(task, *block))
+        except RuntimeError:
+            pass
+    return futures
+
+
+def _enter_pool() -> None:
+    _thread.in_pool = True
+
+
+def _forget_pool() -> None:
+    """After a fork the child has no threads: it makes its own pool, with a lock that nobody holds."""
+    global _pool, _lock
+    _pool = None
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)

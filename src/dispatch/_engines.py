@@ -1,0 +1,153 @@
+"""What an engine is, and which one runs.
+
+An engine is a module with every kernel of `Kernels`. There is no fallback for a single kernel.
+"""
+
+import os
+import threading
+from importlib import import_module
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.generic]
+Indices = NDArray[np.signedinteger]
+Indptr = NDArray[np.int64]
+
+
+class Kernels(Protocol):
+    """The loops that both engines have, with the same names, parameters and bits.
+
+    `data`, `indices` and `indptr` are the compressed matrix in SciPy's order; `i` runs over the major (compressed) axis
+    and a kernel works on the block [start, stop) of it. Values are float32, float64, int32, int64, uint8 or uint16;
+    indices int32 or int64; `indptr` int64. Sums of floats and factors for floats are float64, those for integers int64
+    (modulo 2**64). All arrays are contiguous. A kernel checks no `indptr`; one that uses an index checks it first.
+    """
+
+    cpu: str
+
+    @staticmethod
+    def check_indices(indices: Indices, indptr: Indptr, start: int, stop: int, n_minor: int) -> int:
+        """Position of the first of indices[indptr[start]:indptr[stop]] that is not in [0, n_minor), or -1"""
+
+    @staticmethod
+    def sum_major(data: Values, indptr: Indptr, start: int, stop: int, out: Values) -> None:
+        """out[i - start] = sum(data[indptr[i]:indptr[i+1]]) for i in [start, stop)"""
+
+    @staticmethod
+    def sum_minor(data: Values, indices: Indices, indptr: Indptr, start: int, stop: int, out: Values) -> int:
+        """out[indices[k]] += data[k] for k in [indptr[start], indptr[stop]); -1, or the position of a bad index"""
+
+    @staticmethod
+    def count_major(data: Values, indptr: Indptr, start: int, stop: int, out: Values) -> None:
+        """out[i - start] = count(data[indptr[i]:indptr[i+1]] != 0) for i in [start, stop)"""
+
+    @staticmethod
+    def count_minor(data: Values, indices: Indices, indptr: Indptr, start: int, stop: int, out: Values) -> int:
+        """out[indices[k]] += data[k] != 0 for k in [indptr[start], indptr[stop]); -1, or the position of a bad index"""
+
+    @staticmethod
+    def moments_major(data: Values, indptr: Indptr, start: int, stop: int, out: Values) -> None:
+        """out[i - start] = (n, sum(v - shift), sum((v - shift)**2), shift), v = data[indptr[i]:indptr[i+1]], shift ~ mean(v)"""
+
+    @staticmethod
+    def moments_minor(data: Values, indices: Indices, indptr: Indptr, start: int, stop: int, out: Values) -> int:
+        """out[indices[k], :3] += (1, d, d**2), d = data[k] - out[indices[k], 3], k as in sum_minor; -1, or a bad position"""
+
+    @staticmethod
+    def scale_major(
+        data: Values, indptr: Indptr, start: int, stop: int, factors: Values, divide: bool, out: Values
+    ) -> None:
+        """out[k] = data[k] * factors[i], or / factors[i], for k in [indptr[i], indptr[i+1]), i in [start, stop)"""
+
+    @staticmethod
+    def scale_minor(
+        data: Values,
+        indices: Indices,
+        indptr: Indptr,
+        start: int,
+        stop: int,
+        factors: Values,
+        divide: bool,
+        out: Values,
+    ) -> int:
+        """out[k] = data[k] * factors[indices[k]], or / ..., k as in sum_minor; -1, or the position of a bad index"""
+
+    @staticmethod
+    def log1p(data: Values, start: int, stop: int, out: Values) -> None:
+        """out[k] = log(1 + data[k]) for k in [start, stop)"""
+
+    @staticmethod
+    def normalize_major(
+        data: Values,
+        indptr: Indptr,
+        start: int,
+        stop: int,
+        target: float,
+        log: bool,
+        totals: Values,
+        out: Values,
+    ) -> None:
+        """t = totals[i - start] = sum(row i); out[k] = data[k] * (target / t), or log(1 + that); a row with t = 0 as it is"""
+
+
+# For each engine: its module, the modules whose absence means that it is not installed, and how to install it.
+ENGINES = {
+    "cython": (
+        "csraxis.kernels_cy",
+        ("csraxis.kernels_cy._cpu", "csraxis.kernels_cy._kernels"),
+        "install csraxis from a wheel, or from source with a C compiler",
+    ),
+    "numba": ("csraxis.kernels_nb", ("numba",), 'pip install "csraxis[numba]"'),
+}
+
+_lock = threading.RLock()
+_loaded: dict[str, Kernels] = {}
+_default: str | None = None
+
+
+def load(name: str) -> Kernels:
+    """The engine of that name; ImportError with the install line if it is absent."""
+    module, absent, install = ENGINES[name]
+    with _lock:
+        if name not in _loaded:
+            try:
+                _loaded[name] = import_module(module)  # type: ignore[assignment]
+            except ModuleNotFoundError as error:
+                if error.name not in absent:
+                    raise  # the engine is there, and broken
+                raise EngineAbsent(f"csraxis engine {name!r} is not available: {install}") from error
+        return _loaded[name]
+
+
+class EngineAbsent(ImportError):
+    """An engine that is not installed, as opposed to one that is broken."""
+
+
+def default() -> str:
+    """The engine that runs when none was configured: CSRAXIS_ENGINE, or the first that is installed."""
+    global _default
+    wanted = os.environ.get("CSRAXIS_ENGINE")
+    if wanted:
+        return check_name(wanted, "CSRAXIS_ENGINE")
+    if _default is None:
+        for name in ENGINES:
+            try:
+                load(name)
+            except EngineAbsent:
+                continue
+            _default = name
+            return name
+        raise EngineAbsent(
+            "csraxis has no engine: "
+            + "; or ".join(f"for {name!r}, {install}" for name, (_, _, install) in ENGINES.items())
+        )
+    return _default
+
+
+def check_name(name: str, source: str) -> str:
+    """The name, if it is an engine's."""
+    if name not in ENGINES:
+        raise ValueError(f"{source} must be one of {', '.join(map(repr, ENGINES))}, got {name!r}")
+    return name

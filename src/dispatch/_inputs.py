@@ -1,0 +1,174 @@
+"""What comes in: which container it is, and its plain arrays, checked.
+
+All checks of a compressed matrix but one are here: an index is checked by the kernel that uses it.
+"""
+
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+import scipy.sparse as sp
+from array_api_compat import is_dask_array as is_dask
+from numpy.lib.array_utils import normalize_axis_tuple
+
+ACCEPTED = "numpy.ndarray, scipy.sparse csr/csc array or matrix (2-D), or a dask.array.Array of these"
+
+_SPARSE = (sp.csr_array, sp.csc_array, sp.csr_matrix, sp.csc_matrix)
+_DTYPES = frozenset(np.dtype(code) for code in "?bBhHiIlLqQfdFD")
+
+
+class Compressed(NamedTuple):
+    """The plain arrays of a CSR or CSC matrix. `major` is its compressed axis: 0 for CSR, 1 for CSC."""
+
+    data: np.ndarray  # (nnz,), native byte order, contiguous, read-only
+    indices: np.ndarray  # (nnz,), int32 or int64, contiguous, read-only
+    indptr: np.ndarray  # (n_major + 1,), int64, starts at 0, does not decrease, ends at nnz
+    n_major: int
+    n_minor: int
+    major: int
+    source: Any  # the SciPy object
+
+
+def is_sparse(x: Any) -> bool:
+    """Whether x is one of the four compressed containers of SciPy."""
+    return isinstance(x, _SPARSE)
+
+
+def container(x: Any, name: str = "x") -> Any:
+    """x itself, if it is one of the accepted containers; np.matrix counts as ndarray."""
+    if is_sparse(x):
+        if x.ndim != 2:
+            reject(x, name, f"{x.ndim}-D {type(x).__name__}")
+        check_dtype(x.dtype, name)
+        return x
+    if is_dask(x):
+        return x
+    if isinstance(x, np.ma.MaskedArray):
+        reject(x, name)
+    if isinstance(x, np.ndarray | np.generic):
+        x = np.asarray(x)
+        check_dtype(x.dtype, name)
+        return x
+    reject(x, name)
+
+
+def reject(x: Any, name: str, what: str | None = None) -> NoReturn:
+    """Raise the TypeError that says what is accepted."""
+    raise TypeError(f"{name} must be a {ACCEPTED}; got {what or f'{type(x).__module__}.{type(x).__name__}'}")
+
+
+def check_dtype(dtype: np.dtype, name: str) -> None:
+    """Refuse what is neither bool, an integer, float32/64 nor complex64/128."""
+    if dtype.newbyteorder("=") not in _DTYPES:
+        raise TypeError(
+            f"{name} must have a bool, integer, float32, float64, complex64 or complex128 dtype; got {dtype}"
+        )
+
+
+def axes_of(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
+    """The axes to reduce, sorted, from None, an int or a tuple; AxisError for one that x does not have."""
+    if axis is None:
+        return tuple(range(ndim))
+    if isinstance(axis, bool):
+        raise TypeError(f"axis must be None, an int or a tuple of ints; got {axis!r}")
+    return tuple(sorted(normalize_axis_tuple(axis, ndim, "axis")))
+
+
+def one_axis(axis: int, ndim: int = 2) -> int:
+    """A single axis, not negative."""
+    if isinstance(axis, bool) or not isinstance(axis, int | np.integer):
+        raise TypeError(f"axis must be an int; got {axis!r}")
+    return normalize_axis_tuple(axis, ndim, "axis")[0]
+
+
+def compressed(x: Any, *, canonical: bool = False, name: str = "x") -> Compressed:
+    """The plain arrays of a csr or csc container, checked.
+
+    With `canonical`, rows are sorted and without duplicates: on a copy, where x is not.
+    """
+    major = 0 if x.format == "csr" else 1
+    n_major, n_minor = x.shape[major], x.shape[1 - major]
+    data, indices, indptr = (_vector(getattr(x, part), f"{name}.{part}") for part in ("data", "indices", "indptr"))
+    check_dtype(data.dtype, f"{name}.data")
+    indices, indptr = _integers(indices, f"{name}.indices"), _integers(indptr, f"{name}.indptr").astype(np.int64)
+    nnz = _check_indptr(indptr, n_major, len(data), len(indices), name)
+    if canonical and not x.has_canonical_format:
+        x = x.copy()
+        x.sum_duplicates()
+        return compressed(x, name=name)
+    native = data.dtype.newbyteorder("=")
+    return Compressed(
+        read_only(np.ascontiguousarray(data[:nnz], native)),
+        read_only(np.ascontiguousarray(indices[:nnz])),
+        read_only(indptr),
+        n_major,
+        n_minor,
+        major,
+        x,
+    )
+
+
+def _vector(array: Any, name: str) -> np.ndarray:
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{name} must be a numpy.ndarray, got {type(array).__name__}")
+    if array.ndim != 1:
+        raise ValueError(f"{name} must be 1-D, got shape {array.shape}")
+    return np.asarray(array)
+
+
+def _integers(array: np.ndarray, name: str) -> np.ndarray:
+    """Indices as the kernels take them: int32 or int64 in native byte order."""
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be integers, got {array.dtype}")
+    if array.dtype in (np.dtype(np.int32), np.dtype(np.int64)):
+        return array
+    if array.dtype == np.uint64 and len(array) and array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name}[{int(array.argmax())}] is {array.max()}, beyond int64")
+    return array.astype(np.int64)
+
+
+def _check_indptr(indptr: np.ndarray, n_major: int, n_data: int, n_indices: int, name: str) -> int:
+    """The number of stored values."""
+    if len(indptr) != n_major + 1:
+        raise ValueError(f"{name}.indptr must have {n_major + 1} entries for its shape, got {len(indptr)}")
+    if indptr[0] != 0:
+        raise ValueError(f"{name}.indptr[0] must be 0, got {indptr[0]}")
+    decreases = indptr[1:] < indptr[:-1]
+    if decreases.any():
+        row = int(decreases.argmax())
+        raise ValueError(
+            f"{name}.indptr must not decrease, but indptr[{row}] = {indptr[row]}, indptr[{row + 1}] = {indptr[row + 1]}"
+        )
+    nnz = int(indptr[-1])
+    for part, length in (("data", n_data), ("indices", n_indices)):
+        if nnz > length:
+            raise ValueError(f"{name}.indptr ends at {nnz}, but {name}.{part} has {length} entries")
+    return nnz
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """A read-only view: what a kernel must not write. (It also spares Numba a second compilation.)"""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def raise_bad_index(c: Compressed, position: int) -> NoReturn:
+    """The error for an index outside the matrix."""
+    raise ValueError(
+        f"x.indices[{position}] is {c.indices[position]}, but {'columns' if c.major == 0 else 'rows'} "
+        f"go from 0 to {c.n_minor - 1}"
+    )
+
+
+def with_data(c: Compressed, data: np.ndarray) -> Any:
+    """A new container of the class of the source, with its structure (copied) and other values."""
+    source = c.source
+    result = type(source)(source.shape, dtype=data.dtype)
+    result.data = data
+    result.indices = np.array(source.indices[: len(data)])
+    result.indptr = np.array(source.indptr)
+    for flag in ("has_sorted_indices", "has_canonical_format"):
+        # SciPy's cached answer, if it has one: asking for the public property would compute it.
+        if hasattr(source, f"_{flag}"):
+            setattr(result, flag, getattr(source, flag))
+    return result

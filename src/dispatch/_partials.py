@@ -1,0 +1,299 @@
+"""Reductions of one matrix in memory, before the final division and rounding: what is also done to each Dask chunk.
+
+Each function takes a container in memory and the axes to reduce, and keeps the reduced axes with length one.
+"""
+
+from collections.abc import Iterator
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import _blocks, _moments
+from ._config import kernels
+from ._inputs import Compressed, compressed, container, is_sparse, raise_bad_index, read_only
+from ._moments import Moments
+
+Axes = tuple[int, ...]
+
+# The types that kernels take; the others are cast to one of them (or, at the same width, viewed as it).
+_SUM_AS = {"b1": "u1", "i1": "i4", "i2": "i4", "u4": "i8", "u8": "i8"}
+_MOMENTS_AS = {"b1": "u1", "i1": "i4", "i2": "i4", "u4": "i8", "u8": "f8"}
+_COUNT_AS = {"b1": "u1", "i1": "u1", "i2": "u2", "u4": "i4", "u8": "i8"}
+# The same low bits come out of signed and unsigned products.
+SCALE_AS = _COUNT_AS
+
+
+class Sums(NamedTuple):
+    """Sums in float64, int64, uint64 or complex128, and how many elements each is of."""
+
+    total: np.ndarray
+    n: int
+
+
+def kernel_dtype(dtype: np.dtype, table: dict[str, str]) -> np.dtype:
+    """The type that kernels take for values of `dtype`."""
+    return np.dtype(table.get(dtype.str[1:], dtype.newbyteorder("=")))
+
+
+def cast(values: np.ndarray, *dtypes: np.dtype) -> np.ndarray:
+    """The values in the last type, after the others in turn; integers of equal width are viewed, not copied."""
+    for dtype in dtypes:
+        if values.dtype != dtype:
+            view = values.dtype.kind in "biu" and dtype.kind in "iu" and values.dtype.itemsize == dtype.itemsize
+            values = values.view(dtype) if view else values.astype(dtype)
+    return values
+
+
+def n_reduced(shape: tuple[int, ...], axes: Axes) -> int:
+    """How many elements go into each result."""
+    return prod(shape[axis] for axis in axes)
+
+
+def sums(x: Any, axes: Axes, dtype: np.dtype | None = None) -> Sums:
+    """Sums over axes of the values, cast to `dtype` first."""
+    x = container(x)
+    dtype = np.dtype(dtype or x.dtype)
+    n = n_reduced(x.shape, axes)
+    if not is_sparse(x) or not axes:
+        x = to_ndarray(x)
+        with np.errstate(all="ignore"):
+            x = x if x.dtype == dtype else x.astype(dtype)
+            return Sums(np.sum(x, axis=axes, dtype=sum_dtype(dtype), keepdims=True), n)
+    c = compressed(x)
+    if dtype.kind == "c":
+        real, imag = (c._replace(data=read_only(np.ascontiguousarray(part))) for part in (c.data.real, c.data.imag))
+        return Sums(_sums(real, axes, np.dtype(float)) + 1j * _sums(imag, axes, np.dtype(float)), n)
+    return Sums(_sums(c, axes, dtype), n)
+
+
+def sum_dtype(dtype: np.dtype) -> np.dtype:
+    """The type that values of `dtype` are summed in."""
+    return np.dtype({"f": np.float64, "c": np.complex128, "u": np.uint64}.get(dtype.kind, np.int64))
+
+
+def _sums(c: Compressed, axes: Axes, dtype: np.dtype) -> np.ndarray:
+    steps = (dtype, kernel_dtype(dtype, _SUM_AS))
+    acc = np.dtype(float if dtype.kind == "f" else np.int64)
+    kernel = kernels()
+    if axes == (1 - c.major,):
+        out = np.empty(c.n_major, acc)
+
+        def rows(start: int, stop: int) -> None:
+            for data, indptr, first, n in row_pieces(c, start, stop, steps):
+                kernel.sum_major(data, indptr, 0, n, out[first : first + n])
+
+        _run_rows(c, rows)
+    elif axes == (c.major,):
+
+        def columns(start: int, stop: int) -> np.ndarray:
+            part = np.zeros(c.n_minor, acc)
+            for data, indices, indptr, first in flat_pieces(c, start, stop, steps):
+                _check(c, first, kernel.sum_minor(data, indices, indptr, 0, 1, part))
+            return part
+
+        out = np.zeros(c.n_minor, acc)
+        for part in _blocks.run(columns, minor_blocks(c, c.n_minor), len(c.data)):
+            out += part
+    else:
+        flat = as_one_row(c)
+        parts = _sums(flat, (1,), dtype).ravel().view(acc)
+        out = np.empty(1, acc)
+        kernel.sum_major(read_only(parts), read_only(np.array([0, len(parts)])), 0, 1, out)
+    return keep_axes(out, axes).view(sum_dtype(dtype))
+
+
+def counts(x: Any, axes: Axes) -> np.ndarray:
+    """How many elements are not zero, in int64."""
+    x = container(x)
+    if not is_sparse(x) or not axes:
+        return np.sum(to_ndarray(x) != 0, axis=axes, dtype=np.int64, keepdims=True)
+    c = compressed(x, canonical=True)
+    if c.data.dtype.kind == "c":
+        c = c._replace(data=read_only(c.data != 0))
+    steps = (kernel_dtype(c.data.dtype, _COUNT_AS),)
+    kernel = kernels()
+    if axes == (c.major,):
+
+        def columns(start: int, stop: int) -> np.ndarray:
+            part = np.zeros(c.n_minor, np.int64)
+            for data, indices, indptr, first in flat_pieces(c, start, stop, steps):
+                _check(c, first, kernel.count_minor(data, indices, indptr, 0, 1, part))
+            return part
+
+        out = np.zeros(c.n_minor, np.int64)
+        for part in _blocks.run(columns, minor_blocks(c, c.n_minor), len(c.data)):
+            out += part
+        return keep_axes(out, axes)
+    flat = c if len(axes) == 1 else as_one_row(c)
+    out = np.empty(flat.n_major, np.int64)
+
+    def rows(start: int, stop: int) -> None:
+        for data, indptr, first, n in row_pieces(flat, start, stop, steps):
+            kernel.count_major(data, indptr, 0, n, out[first : first + n])
+
+    _run_rows(flat, rows)
+    return keep_axes(out if len(axes) == 1 else out.sum(keepdims=True), axes)
+
+
+def moments(x: Any, axes: Axes) -> Moments:
+    """Moments of all elements, the implicit zeros included."""
+    x = container(x)
+    if x.dtype.kind == "c":
+        raise TypeError(f"variance is defined for real numbers; got {x.dtype}")
+    if not is_sparse(x) or not axes:
+        return _dense_moments(to_ndarray(x), axes)
+    c = compressed(x, canonical=True)
+    if axes == (c.major,):
+        records = _minor_records(c)
+    elif len(axes) == 1:
+        records = _major_records(c)
+    else:
+        records = _major_records(as_one_row(c))
+    stored = Moments(*(np.ascontiguousarray(records[:, part]) for part in range(4)))
+    if len(axes) == 2:
+        stored = _moments.merge_last_axis(stored)
+        if not stored.n.size:
+            stored = _moments.zeros(np.zeros(1))
+    merged = _moments.merge(stored, _moments.zeros(n_reduced(x.shape, axes) - stored.n))
+    return Moments(*(keep_axes(part, axes) for part in merged))
+
+
+def _major_records(c: Compressed) -> np.ndarray:
+    steps = (kernel_dtype(c.data.dtype, _MOMENTS_AS),)
+    kernel = kernels()
+    records = np.empty((c.n_major, 4))
+
+    def rows(start: int, stop: int) -> None:
+        for data, indptr, first, n in row_pieces(c, start, stop, steps):
+            kernel.moments_major(data, indptr, 0, n, records[first : first + n])
+
+    _run_rows(c, rows)
+    return records
+
+
+def _minor_records(c: Compressed) -> np.ndarray:
+    """Moments of the stored values of each column.
+
+    All blocks share one shift: the centre of the first 1/256 of the rows. If a column's mean is far from it, the column
+    varies by so much more that the squares lose no more than 256 units in the last place.
+    """
+    steps = (kernel_dtype(c.data.dtype, _MOMENTS_AS),)
+    kernel = kernels()
+
+    def columns(start: int, stop: int) -> np.ndarray:
+        part = np.zeros((c.n_minor, 4))
+        part[:, 3] = shift
+        for data, indices, indptr, first in flat_pieces(c, start, stop, steps):
+            _check(c, first, kernel.moments_minor(data, indices, indptr, 0, 1, part))
+        return part
+
+    head = max(c.n_major // 256, min(c.n_major, 256))
+    shift = np.zeros(c.n_minor)
+    for data, indices, indptr, first in flat_pieces(c, 0, head, steps):
+        _check(c, first, kernel.check_indices(indices, indptr, 0, 1, c.n_minor))
+        # A value of the column itself (the last one): equal values then have their own value as the shift.
+        shift[indices] = data
+    shift[~np.isfinite(shift)] = 0
+    with np.errstate(all="ignore"):
+        shift = Moments(*columns(0, head).T).centred().shift
+    records = np.zeros((c.n_minor, 4))
+    for part in _blocks.run(columns, minor_blocks(c, 4 * c.n_minor), len(c.data)):
+        records += part
+    records[:, 3] = shift
+    return records
+
+
+def _dense_moments(x: np.ndarray, axes: Axes) -> Moments:
+    """The same of an ndarray, block by block of its first axis."""
+    n = n_reduced(x.shape, axes)
+    shape = tuple(1 if axis in axes else length for axis, length in enumerate(x.shape))
+    if not n or not x.size:
+        return _moments.zeros(np.full(shape, float(n)))
+    first = x[tuple(slice(1) if axis in axes else slice(None) for axis in range(x.ndim))].astype(float)
+    with np.errstate(all="ignore"):
+        shift = _dense_around(x, axes, np.where(np.isfinite(first), first, 0), n).centred().shift
+        return _dense_around(x, axes, shift, n)
+
+
+def _dense_around(x: np.ndarray, axes: Axes, shift: np.ndarray, n: int) -> Moments:
+    s1, s2 = np.zeros(shift.shape), np.zeros(shift.shape)
+    for start, stop in _blocks.split_flat(len(x), max(1, _blocks.CAST_STEP * len(x) // x.size)) if x.ndim else [(0, 1)]:
+        block, of = (x[start:stop], slice(None) if 0 in axes else slice(start, stop)) if x.ndim else (x, ...)
+        d = block - shift[of]
+        s1[of] += np.sum(d, axis=axes, keepdims=True)
+        s2[of] += np.sum(np.multiply(d, d, out=d if d.ndim else None), axis=axes, keepdims=True)
+    return Moments(np.full(shift.shape, float(n)), s1, s2, shift)
+
+
+def to_ndarray(x: Any, order: str = "C") -> np.ndarray:
+    """A container in memory as an ndarray."""
+    if not is_sparse(x):
+        return np.asarray(x, order=order)  # type: ignore[call-overload]
+    check_all_indices(compressed(x))
+    return x.toarray(order=order)
+
+
+def check_all_indices(c: Compressed) -> None:
+    """Raise ValueError if an index is outside the matrix."""
+    bad = kernels().check_indices(c.indices, c.indptr, 0, c.n_major, c.n_minor)
+    if bad >= 0:
+        raise_bad_index(c, bad)
+
+
+def _check(c: Compressed, first: int, bad: int) -> None:
+    """Raise ValueError if a kernel that began at position `first` found a bad index."""
+    if bad >= 0:
+        raise_bad_index(c, first + bad)
+
+
+def keep_axes(values: np.ndarray, axes: Axes) -> np.ndarray:
+    """A vector of results with the reduced axes put back."""
+    return values.reshape((1, -1) if axes == (0,) else (-1, 1))
+
+
+def minor_blocks(c: Compressed, part_size: int) -> list[tuple[int, int]]:
+    """The blocks that decide the order of addition over the major axis: few enough that partial sums cost little."""
+    return _blocks.split(c.indptr, int(np.clip(len(c.data) // (16 * max(part_size, 1)), 1, 64)))
+
+
+def as_one_row(c: Compressed) -> Compressed:
+    """All stored values in rows of equal length, whatever the rows of the matrix: for reductions over both axes."""
+    edges = np.append(np.arange(0, len(c.data), _blocks.CAST_STEP), len(c.data))
+    return c._replace(indptr=read_only(edges), n_major=len(edges) - 1, major=0)
+
+
+def _run_rows(c: Compressed, task: Any) -> None:
+    """task(start, stop) over blocks of rows, whose number cannot change the result."""
+    n_blocks = 4 * _blocks.workers(len(c.data))
+    for _ in _blocks.run(task, _blocks.split(c.indptr, n_blocks if n_blocks > 4 else 1), len(c.data)):
+        pass
+
+
+def row_pieces(
+    c: Compressed, start: int, stop: int, steps: tuple[np.dtype, ...]
+) -> Iterator[tuple[np.ndarray, np.ndarray, int, int]]:
+    """(data, indptr, first row, number of rows) of the rows [start, stop), cast: in one piece where no cast is needed."""
+    indptr = c.indptr[start : stop + 1]
+    values = int(indptr[-1] - indptr[0])
+    n_pieces = 1 if _is_free(c, steps) else -(-values // _blocks.CAST_STEP)
+    for first, last in _blocks.split(indptr - indptr[0], n_pieces):
+        lo, hi = int(indptr[first]), int(indptr[last])
+        data = read_only(cast(c.data[lo:hi], *steps))
+        yield data, read_only(indptr[first : last + 1] - lo), start + first, last - first
+
+
+def flat_pieces(
+    c: Compressed, start: int, stop: int, steps: tuple[np.dtype, ...]
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, int]]:
+    """(data, indices, indptr of one row, first position) of the stored values of rows [start, stop), cast."""
+    lo, hi = int(c.indptr[start]), int(c.indptr[stop])
+    step = max(hi - lo, 1) if _is_free(c, steps) else _blocks.CAST_STEP
+    for first, last in _blocks.split_flat(hi - lo, step):
+        data = read_only(cast(c.data[lo + first : lo + last], *steps))
+        yield data, c.indices[lo + first : lo + last], read_only(np.array([0, last - first])), lo + first
+
+
+def _is_free(c: Compressed, steps: tuple[np.dtype, ...]) -> bool:
+    """Whether a cast through these types only views the data."""
+    return np.shares_memory(cast(c.data[:1], *steps), c.data[:1]) or not len(c.data)

@@ -1,0 +1,302 @@
+"""Sums, means, variances and counts along axes."""
+
+from collections.abc import Callable
+from functools import partial, reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from . import _partials
+from ._inputs import axes_of, check_dtype, container, is_dask
+from ._moments import Moments, mean_and_variance, merge
+from ._partials import Sums
+
+Axis = int | tuple[int, ...] | None
+
+
+def sum(x: Any, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdims: bool = False) -> Any:  # noqa: A001
+    """Sum of the elements over axes.
+
+    Follows `sum` of the array API standard 2025.12. Floats are added in float64 whatever their type, integers modulo
+    2**64; the result has the same bits for every engine and any number of threads.
+
+    Parameters
+    ----------
+    x : ndarray, csr/csc array or matrix, or Dask array of these
+        Shape (n, m).
+    axis : None, int or tuple of ints
+        The axes to reduce; None for all, () for none.
+    dtype : dtype, optional
+        The values are cast to this type before they are added. Default: that of x for floats and complex numbers,
+        uint64 for unsigned and int64 for signed integers and bool.
+    keepdims : bool
+        Keep the reduced axes, with length one.
+
+    Returns
+    -------
+    ndarray, NumPy scalar, or Dask array
+        Never sparse, never np.matrix.
+
+    Raises
+    ------
+    TypeError
+        For any other container.
+    numpy.exceptions.AxisError
+        For an axis that x does not have.
+    ValueError
+        For a malformed sparse matrix.
+
+    Examples
+    --------
+    >>> import csraxis as cx, scipy.sparse as sp
+    >>> x = sp.csr_array([[1, 0, 2], [0, 0, 3]])
+    >>> cx.sum(x, axis=0)
+    array([1, 0, 5])
+    >>> cx.sum(x, axis=1, keepdims=True)
+    array([[3],
+           [3]])
+    >>> cx.sum(x)
+    np.int64(6)
+    """
+    x = container(x)
+    values = _dtype(x.dtype if dtype is None else dtype)
+    result = values if dtype is not None or values.kind in "fc" else _partials.sum_dtype(values)
+    return _reduce("sum", x, partial(_partials.sums, dtype=values), _add_sums, [_finish_sum], axis, keepdims, result)[0]
+
+
+def mean(x: Any, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdims: bool = False) -> Any:
+    """Arithmetic mean over axes, the implicit zeros included.
+
+    Follows `mean` of the array API standard 2025.12.
+
+    Parameters
+    ----------
+    x : ndarray, csr/csc array or matrix, or Dask array of these
+        Shape (n, m).
+    axis : None, int or tuple of ints
+        The axes to reduce; None for all, () for none.
+    dtype : floating or complex dtype, optional
+        The values are cast to this type before they are added (in float64). Default: that of x for floats, float64
+        for integers and bool.
+    keepdims : bool
+        Keep the reduced axes, with length one.
+
+    Returns
+    -------
+    ndarray, NumPy scalar, or Dask array
+        NaN where there is nothing to average.
+
+    Raises
+    ------
+    TypeError
+        For any other container, or a dtype that is not floating.
+    numpy.exceptions.AxisError
+        For an axis that x does not have.
+    ValueError
+        For a malformed sparse matrix.
+
+    Examples
+    --------
+    >>> import csraxis as cx, scipy.sparse as sp
+    >>> cx.mean(sp.csr_array([[1, 0, 2], [0, 0, 3]]), axis=0)
+    array([0.5, 0. , 2.5])
+    """
+    x = container(x)
+    result = _float_dtype(_dtype(x.dtype)) if dtype is None else _dtype(dtype)
+    if result.kind not in "fc":
+        raise TypeError(f"dtype of a mean must be floating or complex; got {result}")
+    values = x.dtype if dtype is None else result
+    return _reduce("mean", x, partial(_partials.sums, dtype=values), _add_sums, [_finish_mean], axis, keepdims, result)[0]
+
+
+def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Any:
+    """Variance over axes, the implicit zeros included.
+
+    Follows `var` of the array API standard 2025.12. It is computed in float64 around a shift near the mean (Chan, Golub
+    & LeVeque 1983): relative error at most 1e-12 also where the mean is large and the spread small, never negative.
+
+    Parameters
+    ----------
+    x : ndarray, csr/csc array or matrix, or Dask array of these
+        Shape (n, m), real.
+    axis : None, int or tuple of ints
+        The axes to reduce; None for all, () for none.
+    correction : float
+        The sum of squares is divided by N - correction: 0 for the population, 1 for a sample.
+    keepdims : bool
+        Keep the reduced axes, with length one.
+
+    Returns
+    -------
+    ndarray, NumPy scalar, or Dask array
+        In the type of x for floats, else float64. NaN where N - correction is not positive.
+
+    Raises
+    ------
+    TypeError
+        For any other container, and for complex numbers.
+    numpy.exceptions.AxisError
+        For an axis that x does not have.
+    ValueError
+        For a malformed sparse matrix.
+
+    Examples
+    --------
+    >>> import csraxis as cx, scipy.sparse as sp
+    >>> cx.var(sp.csr_array([[1, 0, 2], [0, 0, 3]]), axis=0, correction=1)
+    array([0.5, 0. , 0.5])
+    """
+    return _variances("var", x, axis, correction, keepdims)[0]
+
+
+def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Any:
+    """Standard deviation over axes: the square root of `var`, which see for parameters, result and errors.
+
+    Examples
+    --------
+    >>> import csraxis as cx, scipy.sparse as sp
+    >>> cx.std(sp.csr_array([[1, 0, 2], [0, 0, 4]]), axis=0)
+    array([0.5, 0. , 1. ])
+    """
+    return _variances("std", x, axis, correction, keepdims)[0]
+
+
+def mean_var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> tuple[Any, Any]:
+    """Mean and variance over axes, in one pass: see `mean` and `var`.
+
+    Returns
+    -------
+    mean, var : ndarray, NumPy scalar, or Dask array
+        The two Dask arrays share their only pass over x, when they are computed together.
+
+    Examples
+    --------
+    >>> import csraxis as cx, scipy.sparse as sp
+    >>> mean, var = cx.mean_var(sp.csr_array([[1, 0, 2], [0, 0, 3]]), axis=0)
+    >>> mean, var
+    (array([0.5, 0. , 2.5]), array([0.25, 0.  , 0.25]))
+    """
+    mean, variance = _variances("mean_var", x, axis, correction, keepdims)
+    return mean, variance
+
+
+def count_nonzero(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Any:
+    """How many elements over axes are not zero.
+
+    Follows `count_nonzero` of the array API standard 2025.12. Explicitly stored zeros do not count, nor do duplicates
+    that cancel; NaN does.
+
+    Parameters
+    ----------
+    x : ndarray, csr/csc array or matrix, or Dask array of these
+        Shape (n, m).
+    axis : None, int or tuple of ints
+        The axes to reduce; None for all, () for none.
+    keepdims : bool
+        Keep the reduced axes, with length one.
+
+    Returns
+    -------
+    ndarray, NumPy scalar, or Dask array
+        In int64.
+
+    Raises
+    ------
+    TypeError
+        For any other container.
+    numpy.exceptions.AxisError
+        For an axis that x does not have.
+    ValueError
+        For a malformed sparse matrix.
+
+    Examples
+    --------
+    >>> import csraxis as cx, scipy.sparse as sp
+    >>> cx.count_nonzero(sp.csr_array([[1, 0, 2], [0, 0, 3]]), axis=0)
+    array([1, 0, 2])
+    """
+    result = np.dtype(np.int64)
+    return _reduce("count_nonzero", container(x), _partials.counts, _add, [_identity], axis, keepdims, result)[0]
+
+
+def _variances(function: str, x: Any, axis: Axis, correction: float, keepdims: bool) -> list[Any]:
+    x = container(x)
+    result = _float_dtype(_dtype(x.dtype))
+    if result.kind == "c":
+        raise TypeError(f"{function} is defined for real numbers; got x of dtype {x.dtype}")
+    if isinstance(correction, bool) or not isinstance(correction, int | float | np.integer | np.floating):
+        raise TypeError(f"correction must be a real number; got {correction!r}")
+    finishes = [
+        partial(_finish_moments, which=which, correction=float(correction))
+        for which in (("mean", "var") if function == "mean_var" else (function,))
+    ]
+    return _reduce("moments", x, _partials.moments, _merge_all, finishes, axis, keepdims, result)
+
+
+def _reduce(
+    name: str,
+    x: Any,
+    partial_of: Callable[..., Any],
+    combine: Callable[[list], Any],
+    finishes: list[Callable[..., Any]],
+    axis: Axis,
+    keepdims: bool,
+    dtype: np.dtype,
+) -> list[Any]:
+    """One result for each of `finishes`, all from one pass over x."""
+    axes = axes_of(axis, x.ndim)
+    finishes = [partial(_shape, finish=finish, axes=axes, keepdims=keepdims, dtype=dtype) for finish in finishes]
+    if is_dask(x):
+        from . import _lazy
+
+        return _lazy.reduce(name, x, partial(partial_of, axes=axes), combine, finishes, axes, keepdims, dtype)
+    merged = partial_of(x, axes=axes)
+    return [finish(merged) for finish in finishes]
+
+
+def _shape(merged: Any, finish: Callable, axes: tuple[int, ...], keepdims: bool, dtype: np.dtype) -> Any:
+    """The finished values, rounded to their type; without the reduced axes unless they are to be kept."""
+    with np.errstate(all="ignore"):
+        values = np.asarray(finish(merged)).astype(dtype)
+    return values if keepdims else values.reshape([n for i, n in enumerate(values.shape) if i not in axes])[()]
+
+
+def _add_sums(parts: list[Sums]) -> Sums:
+    return Sums(_add([part.total for part in parts]), _add([part.n for part in parts]))
+
+
+def _add(parts: list[Any]) -> Any:
+    return reduce(np.add, parts)
+
+
+def _merge_all(parts: list[Moments]) -> Moments:
+    return reduce(merge, parts)
+
+
+def _identity(values: np.ndarray) -> np.ndarray:
+    return values
+
+
+def _finish_sum(sums: Sums) -> np.ndarray:
+    return sums.total
+
+
+def _finish_mean(sums: Sums) -> np.ndarray:
+    return sums.total / np.float64(sums.n)
+
+
+def _finish_moments(moments: Moments, which: str, correction: float) -> np.ndarray:
+    mean, variance = mean_and_variance(moments, correction)
+    return {"mean": mean, "var": variance, "std": np.sqrt(variance)}[which]
+
+
+def _float_dtype(dtype: np.dtype) -> np.dtype:
+    """The type of a mean, quotient or logarithm of values of `dtype`."""
+    return dtype if dtype.kind in "fc" else np.dtype(float)
+
+
+def _dtype(dtype: DTypeLike) -> np.dtype:
+    dtype = np.dtype(dtype)
+    check_dtype(dtype, "dtype")
+    return dtype.newbyteorder("=")

@@ -1,0 +1,396 @@
+"""Scaling along an axis: factors, normalisation to a total, and its fusion with the logarithm."""
+
+from numbers import Real
+from typing import Any, Literal
+
+import numpy as np
+
+from . import _blocks, _partials
+from ._config import kernels
+from ._inputs import (
+    Compressed,
+    compressed,
+    container,
+    is_dask,
+    is_sparse,
+    one_axis,
+    raise_bad_index,
+    read_only,
+    with_data,
+)
+from ._partials import SCALE_AS, cast, kernel_dtype
+
+Op = Literal["multiply", "divide"]
+
+
+def axis_scale(
+    x: Any,
+    factors: Any,
+    /,
+    *,
+    axis: int,
+    op: Op = "multiply",
+    out: Any = None,
+    zero_division: Literal["ieee", "one"] = "ieee",
+) -> Any:
+    """Multiply or divide each row or each column by its own factor.
+
+    Parameters
+    ----------
+    x : ndarray, csr/csc array or matrix, or Dask array of these
+        Shape (n, m).
+    factors : array
+        `factors[i]` applies to index i *along* `axis`: shape (n,) or (n, 1) for axis=0 (rows), (m,) or (1, m) for
+        axis=1 (columns). A Dask array is accepted where x is one.
+    axis : int
+        The axis that the factors run along.
+    op : {"multiply", "divide"}
+        What to do with them.
+    out : the same object as x, optional
+        Work in the buffer of x, CSC too. It must be writable and of the result's dtype.
+    zero_division : {"ieee", "one"}
+        For op="divide": what a factor of zero does. "ieee": inf or NaN in the stored values. "one": nothing, the row or
+        column stays.
+
+    Returns
+    -------
+    The class and format of x
+        In the dtype of x where that is floating: each product is formed in float64 and rounded once. Integers times
+        integers stay integers (modulo their width); everything else is float64. Implicit zeros stay zero under any
+        factor.
+
+    Raises
+    ------
+    TypeError
+        For any other container, for factors that are not real numbers (or, for complex x, not numbers).
+    ValueError
+        For factors of the wrong length, a malformed matrix, or an `out` that cannot hold the result. Nothing has been
+        written then.
+
+    Examples
+    --------
+    >>> import csraxis as cx, numpy as np, scipy.sparse as sp
+    >>> x = sp.csr_array([[1.0, 0, 2], [0, 0, 3]])
+    >>> cx.axis_scale(x, np.array([10, 0.5]), axis=0).toarray()
+    array([[10. ,  0. , 20. ],
+           [ 0. ,  0. ,  1.5]])
+    >>> cx.axis_scale(x, np.array([1, 0, 2]), axis=1, op="divide", zero_division="one", out=x) is x
+    True
+    >>> x.toarray()
+    array([[1. , 0. , 1. ],
+           [0. , 0. , 1.5]])
+    """
+    x = container(x)
+    axis = one_axis(axis)
+    if op not in ("multiply", "divide"):
+        raise ValueError(f'op must be "multiply" or "divide", got {op!r}')
+    if zero_division not in ("ieee", "one"):
+        raise ValueError(f'zero_division must be "ieee" or "one", got {zero_division!r}')
+    if zero_division == "one" and op != "divide":
+        raise ValueError('zero_division="one" needs op="divide"')
+    if x.ndim != 2:
+        raise ValueError(f"x must be 2-D, got shape {x.shape}")
+    if is_dask(x):
+        from . import _lazy
+
+        return _lazy.axis_scale(x, factors, axis=axis, op=op, out=out, zero_division=zero_division)
+    factors = _factors(factors, x.shape, axis)
+    dtype = scaled_dtype(x.dtype, factors.dtype, op)
+    if zero_division == "one":
+        factors = np.where(factors == 0, factors.dtype.type(1), factors)
+    if not is_sparse(x):
+        return _scale_dense(x, factors, axis, op, dtype, out)
+    return scale_sparse(compressed(x), factors, axis, op == "divide", dtype, out)
+
+
+def normalize(
+    x: Any,
+    /,
+    *,
+    axis: int = 1,
+    target_sum: float | None = None,
+    log1p: bool = False,
+    out: Any = None,
+) -> Any:
+    """Scale each row or column so that it sums to the target, and take log(1 + x) if asked to.
+
+    Total-count normalisation, as in `scanpy.pp.normalize_total` (and `scanpy.pp.log1p`). With `log1p` each row of a CSR
+    matrix is read and written once, and the bits are those of the two steps.
+
+    Parameters
+    ----------
+    x : ndarray, csr/csc array or matrix, or Dask array of these
+        Shape (n, m), real.
+    axis : int
+        1: each row is summed (over axis 1) and scaled; 0: each column.
+    target_sum : float, optional
+        What each row (column) sums to afterwards. None: the median of the totals that are positive; for a Dask array
+        this computes the totals now.
+    log1p : bool
+        Take the logarithm of one plus the scaled values.
+    out : the same object as x, optional
+        Work in the buffer of x. It must be writable and of the result's dtype.
+
+    Returns
+    -------
+    The class and format of x
+        In the dtype of x where that is floating, else float64. Rows whose total is zero stay as they are.
+
+    Raises
+    ------
+    TypeError
+        For any other container, and for complex numbers.
+    ValueError
+        For a target that is not positive, a malformed matrix, or an `out` that cannot hold the result.
+
+    Examples
+    --------
+    >>> import csraxis as cx, scipy.sparse as sp
+    >>> x = sp.csr_array([[1, 0, 3], [0, 0, 0], [0, 5, 0]])
+    >>> cx.normalize(x, target_sum=100).toarray()
+    array([[ 25.,   0.,  75.],
+           [  0.,   0.,   0.],
+           [  0., 100.,   0.]])
+    >>> cx.normalize(x, target_sum=100, log1p=True).toarray().round(3)
+    array([[3.258, 0.   , 4.331],
+           [0.   , 0.   , 0.   ],
+           [0.   , 4.615, 0.   ]])
+    """
+    x = container(x)
+    axis = one_axis(axis)
+    check_target(target_sum)
+    if is_dask(x):
+        from . import _lazy
+
+        return _lazy.normalize(x, axis=axis, target_sum=target_sum, log1p=log1p, out=out)
+    return normalize_to(x, axis=axis, target_sum=target_sum, log1p=log1p, out=out)[0]
+
+
+def normalize_to(
+    x: Any,
+    *,
+    axis: int,
+    target_sum: float | None,
+    log1p: bool,
+    out: Any = None,
+    dtype: np.dtype | None = None,
+    totals: np.ndarray | None = None,
+) -> tuple[Any, np.ndarray, float]:
+    """`normalize` in memory: the result in `dtype`, the totals (float64) and the target that was used.
+
+    Totals that were known before (of a part of the columns, or over several chunks) replace the row's own.
+    """
+    dtype = np.dtype(dtype or (x.dtype if x.dtype.kind == "f" else float)).newbyteorder("=")
+    if x.dtype.kind == "c":
+        raise TypeError(f"normalize takes real numbers; got x of dtype {x.dtype}")
+    if x.ndim != 2:
+        raise ValueError(f"x must be 2-D, got shape {x.shape}")
+    known = totals is not None
+    if totals is None and (target_sum is None or not _fuses(x, axis)):
+        totals = row_totals(x, axis, dtype)
+    if target_sum is None:
+        target_sum = median_of_positive(totals)
+    if _fuses(x, axis) and not known:
+        c = compressed(x, canonical=log1p)
+        check_out(c, x, out, dtype)
+        data, totals = _normalize_major(c, float(target_sum), log1p, dtype, out)
+        return (x if out is x else with_data(c, data)), totals, float(target_sum)
+    from ._elementwise import log1p as take_log1p
+
+    factors = factors_for(totals, target_sum)
+    if is_sparse(x):
+        c = compressed(x, canonical=log1p)
+        result = scale_sparse(c, factors, 1 - axis, False, dtype, out)
+    else:
+        result = _scale_dense(x, factors, 1 - axis, "multiply", dtype, out)
+    if log1p:
+        result = take_log1p(result, out=result)
+    return result, totals, float(target_sum)
+
+
+def row_totals(x: Any, axis: int, dtype: np.dtype) -> np.ndarray:
+    """Sums over `axis` of the values cast to `dtype`, in float64."""
+    return _partials.sums(x, (axis,), dtype).total.ravel()
+
+
+def median_of_positive(totals: Any) -> float:
+    """The default target: scanpy's median over the cells that have counts; 1 if none has."""
+    positive = totals[totals > 0]
+    return float(np.median(positive)) if len(positive) else 1.0
+
+
+def factors_for(totals: np.ndarray, target_sum: float) -> np.ndarray:
+    """What each row is multiplied by; the formula of the kernel `normalize_major`."""
+    with np.errstate(all="ignore"):
+        return np.where(totals != 0, np.float64(target_sum) / totals, 1.0)
+
+
+def check_target(target_sum: Any) -> None:
+    """ValueError unless the target is None or a positive number."""
+    if target_sum is None:
+        return
+    if not isinstance(target_sum, Real | np.number) or isinstance(target_sum, bool):
+        raise TypeError(f"target_sum must be a positive number or None, got {target_sum!r}")
+    if not 0 < float(target_sum) < np.inf:
+        raise ValueError(f"target_sum must be a positive number or None, got {target_sum!r}")
+
+
+def scaled_dtype(x: np.dtype, factors: np.dtype, op: Op) -> np.dtype:
+    """The type of x after scaling by factors."""
+    if factors.kind not in "biuf" and not (factors.kind == x.kind == "c"):
+        raise TypeError(f"factors must be real numbers{' or complex' * (x.kind == 'c')}; got {factors}")
+    if x.kind in "fc":
+        return x.newbyteorder("=")
+    return np.result_type(x, factors) if op == "multiply" and factors.kind != "f" else np.dtype(float)
+
+
+def scale_sparse(
+    c: Compressed, factors: np.ndarray, axis: int, divide: bool, dtype: np.dtype, out: Any = None
+) -> Any:
+    """The source of c with its values scaled along `axis`, in `dtype`."""
+    check_out(c, c.source, out, dtype)
+    if axis != c.major or out is not None:
+        _partials.check_all_indices(c)
+    data = out.data[: len(c.data)] if out is not None else np.empty(len(c.data), dtype)
+    if dtype.kind == "c":
+        _scale_complex(c, factors, axis, divide, data)
+        return out if out is not None else with_data(c, data)
+    inner = kernel_dtype(dtype, SCALE_AS)
+    acc = np.dtype(float if dtype.kind == "f" else np.int64)
+    to = cast(data, inner)
+    with np.errstate(all="ignore"):
+        factors = read_only(np.ascontiguousarray(cast(factors, acc)))
+    kernel = kernels()
+
+    def block(lo: int, hi: int, indptr: np.ndarray, its_factors: np.ndarray) -> None:
+        source = cast(c.data[lo:hi], inner) if c.data.dtype == dtype else _cast_into(data[lo:hi], c.data[lo:hi], inner)
+        n = len(indptr) - 1
+        if axis == c.major:
+            kernel.scale_major(read_only(source), indptr, 0, n, its_factors, divide, to[lo:hi])
+        else:
+            bad = kernel.scale_minor(
+                read_only(source), c.indices[lo:hi], indptr, 0, n, its_factors, divide, to[lo:hi]
+            )
+            if bad >= 0:
+                raise_bad_index(c, lo + bad)
+
+    for _ in _blocks.run(lambda *rows: _each_piece(c, rows, axis, factors, dtype, block), _blocks_for(c), len(data)):
+        pass
+    return out if out is not None else with_data(c, data)
+
+
+def _each_piece(c: Compressed, rows: tuple[int, int], axis: int, factors: np.ndarray, dtype: np.dtype, block: Any) -> None:
+    """block(lo, hi, indptr, factors) for the rows: in one piece, or in pieces that stay in cache where data are cast."""
+    start, stop = rows
+    indptr = c.indptr[start : stop + 1]
+    values = int(indptr[-1] - indptr[0])
+    pieces = 1 if c.data.dtype == dtype else -(-values // _blocks.CAST_STEP)
+    for first, last in _blocks.split(indptr - indptr[0], pieces):
+        lo, hi = int(indptr[first]), int(indptr[last])
+        its_factors = factors[start + first : start + last] if axis == c.major else factors
+        block(lo, hi, read_only(indptr[first : last + 1] - lo), its_factors)
+
+
+def _blocks_for(c: Compressed) -> list[tuple[int, int]]:
+    n_threads = _blocks.workers(len(c.data))
+    return _blocks.split(c.indptr, 4 * n_threads if n_threads > 1 else 1)
+
+
+def _cast_into(to: np.ndarray, values: np.ndarray, inner: np.dtype) -> np.ndarray:
+    """The values cast into the result's own buffer, seen as the type that the kernel takes."""
+    with np.errstate(all="ignore"):
+        to[...] = values
+    return cast(to, inner)
+
+
+def _scale_complex(c: Compressed, factors: np.ndarray, axis: int, divide: bool, data: np.ndarray) -> None:
+    """Complex values: by NumPy, block by block; real factors act on the pairs of reals."""
+    for start, stop in _blocks.split(c.indptr, -(-len(c.data) // _blocks.CAST_STEP)):
+        lo, hi = int(c.indptr[start]), int(c.indptr[stop])
+        if axis == c.major:
+            each = np.repeat(factors[start:stop], np.diff(c.indptr[start : stop + 1]))
+        else:
+            each = factors[c.indices[lo:hi]]
+        with np.errstate(all="ignore"):
+            if factors.dtype.kind == "c":
+                data[lo:hi] = c.data[lo:hi] / each if divide else c.data[lo:hi] * each
+            else:
+                for part in ("real", "imag"):
+                    values = getattr(c.data[lo:hi], part)
+                    setattr(data[lo:hi], part, values / each if divide else values * each)
+
+
+def _scale_dense(x: np.ndarray, factors: np.ndarray, axis: int, op: Op, dtype: np.dtype, out: Any) -> np.ndarray:
+    if out is not None and out is not x:
+        raise ValueError("out must be x itself, or None")
+    if out is not None and (x.dtype != dtype or not x.flags.writeable):
+        raise ValueError(f"out must be writable and of dtype {dtype}; x has dtype {x.dtype}")
+    result = x if out is not None else np.empty(x.shape, dtype)
+    factors = factors[:, None] if axis == 0 else factors
+    if dtype.kind == "f":
+        factors = factors.astype(float)
+    # Block by block: products are formed in float64 without a temporary of the size of x.
+    for start, stop in _blocks.split_flat(len(x), max(1, _blocks.CAST_STEP * len(x) // max(x.size, 1))):
+        its_factors = factors[start:stop] if axis == 0 else factors
+        with np.errstate(all="ignore"):
+            result[start:stop] = (np.divide if op == "divide" else np.multiply)(
+                x[start:stop] if dtype.kind == "c" else x[start:stop].astype(dtype, copy=False), its_factors
+            )
+    return result
+
+
+def _fuses(x: Any, axis: int) -> bool:
+    """Whether the axis that is summed is the one that is stored together."""
+    return is_sparse(x) and x.format == ("csr" if axis == 1 else "csc")
+
+
+def _normalize_major(
+    c: Compressed, target: float, log: bool, dtype: np.dtype, out: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    data = out.data[: len(c.data)] if out is not None else np.empty(len(c.data), dtype)
+    totals = np.empty(c.n_major)
+    kernel = kernels()
+
+    def rows(start: int, stop: int) -> None:
+        indptr = c.indptr[start : stop + 1]
+        pieces = 1 if c.data.dtype == dtype else -(-int(indptr[-1] - indptr[0]) // _blocks.CAST_STEP)
+        for first, last in _blocks.split(indptr - indptr[0], pieces):
+            lo, hi = int(indptr[first]), int(indptr[last])
+            values = c.data[lo:hi] if c.data.dtype == dtype else _cast_into(data[lo:hi], c.data[lo:hi], dtype)
+            its_totals = totals[start + first : start + last]
+            rebased = read_only(indptr[first : last + 1] - lo)
+            kernel.normalize_major(read_only(values), rebased, 0, last - first, target, log, its_totals, data[lo:hi])
+
+    for _ in _blocks.run(rows, _blocks_for(c), len(data)):
+        pass
+    return data, totals
+
+
+def check_out(c: Compressed, x: Any, out: Any, dtype: np.dtype) -> None:
+    """ValueError unless `out` is None, or x itself with a buffer that can hold the result."""
+    if out is None:
+        return
+    if out is not x:
+        raise ValueError("out must be x itself, or None")
+    if c.source is not x:
+        raise ValueError("out=x needs x without duplicates and with sorted indices: call x.sum_duplicates() first")
+    if x.data.dtype != dtype:
+        raise ValueError(f"out=x needs x of the result's dtype {dtype}, got {x.data.dtype}")
+    if not x.data.flags.writeable:
+        raise ValueError("out=x needs a writable x.data; it is read-only")
+    if not x.data.flags.c_contiguous:
+        raise ValueError("out=x needs a contiguous x.data")
+
+
+def _factors(factors: Any, shape: tuple[int, ...], axis: int) -> np.ndarray:
+    """Factors as a vector of the length of the axis."""
+    if not isinstance(factors, np.ndarray | list | tuple) or isinstance(factors, np.ma.MaskedArray):
+        raise TypeError(f"factors must be an array of shape ({shape[axis]},); got {type(factors).__name__}")
+    factors = np.asarray(factors)
+    column = (shape[axis], 1) if axis == 0 else (1, shape[axis])
+    if factors.shape not in ((shape[axis],), column):
+        raise ValueError(
+            f"factors must have shape ({shape[axis]},) or {column} for axis={axis} of x with shape {shape}; "
+            f"got {factors.shape}"
+        )
+    return factors.ravel()

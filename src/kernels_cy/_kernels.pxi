@@ -1,0 +1,411 @@
+# The loops, once for every CPU level: _kernels_v2.pyx, _kernels_v3.pyx, ... include this file and are compiled with
+# their own -march. The Numba twins are in ../kernels_nb/_kernels.py: same names, parameters, formulas and bits.
+# The contract, kernel by kernel, is the Protocol in ../dispatch/_engines.py.
+
+from libc.math cimport INFINITY, NAN, isfinite, rint
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <string.h>
+    static inline uint32_t csraxis_bits_f32(float x) { uint32_t b; memcpy(&b, &x, 4); return b; }
+    static inline uint64_t csraxis_bits_f64(double x) { uint64_t b; memcpy(&b, &x, 8); return b; }
+    static inline float csraxis_from_bits_f32(uint32_t b) { float x; memcpy(&x, &b, 4); return x; }
+    static inline double csraxis_from_bits_f64(uint64_t b) { double x; memcpy(&x, &b, 8); return x; }
+    """
+    uint32_t csraxis_bits_f32(float x) nogil
+    uint64_t csraxis_bits_f64(double x) nogil
+    float csraxis_from_bits_f32(uint32_t b) nogil
+    double csraxis_from_bits_f64(uint64_t b) nogil
+
+ctypedef fused float_t:
+    float
+    double
+
+ctypedef fused value_t:
+    float
+    double
+    int32_t
+    int64_t
+    uint8_t
+    uint16_t
+
+ctypedef fused index_t:
+    int32_t
+    int64_t
+
+ctypedef fused acc_t:
+    double
+    int64_t
+
+
+cdef inline double lane_sum(const float_t* row, Py_ssize_t n) noexcept nogil:
+    """Sum of row[:n] in 16 lanes, combined by halving."""
+    cdef double a[16]
+    cdef Py_ssize_t k, j
+    for j in range(16):
+        a[j] = 0
+    for k in range(0, n - 15, 16):
+        for j in range(16):
+            a[j] += <double>row[k + j]
+    for k in range(n & ~<Py_ssize_t>15, n):
+        a[k & 15] += <double>row[k]
+    for j in range(8):
+        a[j] += a[j + 8]
+    for j in range(4):
+        a[j] += a[j + 4]
+    return (a[0] + a[2]) + (a[1] + a[3])
+
+
+cdef void lane_moments(const value_t* row, Py_ssize_t n, double shift, double* s1, double* s2) noexcept nogil:
+    """s1, s2 = sum(row[:n] - shift), sum((row[:n] - shift) ** 2) in 8 lanes, combined by halving."""
+    cdef double a[8]
+    cdef double b[8]
+    cdef double d
+    cdef Py_ssize_t k, j
+    for j in range(8):
+        a[j] = 0
+        b[j] = 0
+    for k in range(0, n - 7, 8):
+        for j in range(8):
+            d = <double>row[k + j] - shift
+            a[j] += d
+            b[j] += d * d
+    for k in range(n & ~<Py_ssize_t>7, n):
+        d = <double>row[k] - shift
+        a[k & 7] += d
+        b[k & 7] += d * d
+    for j in range(4):
+        a[j] += a[j + 4]
+        b[j] += b[j + 4]
+    s1[0] = (a[0] + a[2]) + (a[1] + a[3])
+    s2[0] = (b[0] + b[2]) + (b[1] + b[3])
+
+
+# log(1 + x) = k ln 2 + log(1 + f): the exponent k is taken from the rounded u = 1 + x, but f = x 2^-k + (2^-k - 1) has
+# one rounding only, so u's own rounding needs no correction. Then s = f / (2 + f) and
+# log(1 + f) = 2 atanh(s) = f - (f^2/2 - s (f^2/2 + z R(z))) with z = s^2. R is fitted at Chebyshev nodes for f within
+# [sqrt(1/2) - 1, sqrt(2) - 1]. The scale is 2^(2-k), times 1/4, so that it is a normal number up to the largest x.
+# The magic number 2^52 turns the exponent's bits into a double without an integer conversion, which AVX2 lacks.
+# The four selections stand alone because only then do gcc and LLVM vectorise them. Error: at most 1.4 ulp.
+
+cdef inline float_t log1p_value(float_t x) noexcept nogil:
+    cdef uint32_t e32
+    cdef uint64_t e64
+    cdef float_t k, scale, f, s, z, r, h, y
+    if float_t is float:
+        e32 = (csraxis_bits_f32(<float>1 + x) + <uint32_t>0x4AFB0D) >> 23
+        k = <float><int32_t>e32 - <float>127
+        scale = csraxis_from_bits_f32((<uint32_t>256 - e32) << 23)
+        f = (x * scale) * <float>0.25 + (scale * <float>0.25 - <float>1)
+        s = f / (<float>2 + f)
+        z = s * s
+        r = z * (<float>0.6666668653488159 + z * (<float>0.39988768100738525 + z * <float>0.2958046793937683))
+        h = <float>0.5 * f * f
+        y = k * <float>0.693145751953125 - ((h - (s * (h + r) + k * <float>1.428606765330187e-06)) - f)
+    else:
+        e64 = (csraxis_bits_f64(1 + x) + <uint64_t>0x95F619980C433) >> 52
+        k = csraxis_from_bits_f64(e64 | <uint64_t>0x4330000000000000) - 4503599627371519.0
+        scale = csraxis_from_bits_f64((<uint64_t>2048 - e64) << 52)
+        f = (x * scale) * 0.25 + (scale * 0.25 - 1)
+        s = f / (2 + f)
+        z = s * s
+        r = z * (0.666666666666667 + z * (0.399999999998992 + z * (0.2857142862611452 + z * (0.22222211112104948
+            + z * (0.1818289077802613 + z * (0.15331666676597175 + z * 0.146171283998073))))))
+        h = 0.5 * f * f
+        y = k * 0.6931471805582987 - ((h - (s * (h + r) + k * 1.6465949582897082e-12)) - f)
+    y = y if x > <float_t>-1 else <float_t>NAN
+    y = <float_t>-INFINITY if x == <float_t>-1 else y
+    y = x if x == <float_t>0 else y
+    return x if x == <float_t>INFINITY else y
+
+
+cdef inline bint any_outside(const index_t* indices, Py_ssize_t n, Py_ssize_t n_minor) noexcept nogil:
+    """Whether one of indices[:n] is not in [0, n_minor)."""
+    cdef Py_ssize_t k
+    cdef bint outside = False
+    for k in range(n):
+        if index_t is int32_t:
+            # n_minor may exceed the range of int32: every non-negative index is then inside.
+            outside |= (<uint32_t>indices[k] >= <uint64_t>n_minor) | (indices[k] < 0)
+        else:
+            outside |= <uint64_t>indices[k] >= <uint64_t>n_minor
+    return outside
+
+
+cdef inline Py_ssize_t first_outside(const index_t* indices, Py_ssize_t start, Py_ssize_t stop,
+                                     Py_ssize_t n_minor) noexcept nogil:
+    """Position of the first of indices[start:stop] that is not in [0, n_minor), or -1."""
+    cdef Py_ssize_t k
+    for k in range(start, stop):
+        if not 0 <= indices[k] < n_minor:
+            return k
+    return -1
+
+
+def check_indices(const index_t[::1] indices not None, const int64_t[::1] indptr not None,
+                  Py_ssize_t start, Py_ssize_t stop, Py_ssize_t n_minor):
+    """Position of the first of indices[indptr[start]:indptr[stop]] that is not in [0, n_minor), or -1"""
+    cdef Py_ssize_t k, hi = indptr[stop], bad = -1
+    with nogil:
+        for k in range(indptr[start], hi, 256):
+            if any_outside(&indices[0] + k, min(256, hi - k), n_minor):
+                bad = first_outside(&indices[0], k, hi, n_minor)
+                break
+    return bad
+
+
+def sum_major(const value_t[::1] data not None, const int64_t[::1] indptr not None,
+              Py_ssize_t start, Py_ssize_t stop, acc_t[::1] out not None):
+    """out[i - start] = sum(data[indptr[i]:indptr[i+1]]) for i in [start, stop)"""
+    cdef Py_ssize_t i, k
+    cdef int64_t total
+    if value_t in float_t:
+        if acc_t is int64_t:
+            raise TypeError("sum_major: floats are summed into float64")
+        else:
+            with nogil:
+                for i in range(start, stop):
+                    out[i - start] = lane_sum(&data[0] + indptr[i], indptr[i + 1] - indptr[i])
+    else:
+        if acc_t is double:
+            raise TypeError("sum_major: integers are summed into int64")
+        else:
+            with nogil:
+                for i in range(start, stop):
+                    total = 0
+                    for k in range(indptr[i], indptr[i + 1]):
+                        total += <int64_t>data[k]
+                    out[i - start] = total
+
+
+def sum_minor(const value_t[::1] data not None, const index_t[::1] indices not None,
+              const int64_t[::1] indptr not None, Py_ssize_t start, Py_ssize_t stop, acc_t[::1] out not None):
+    """out[indices[k]] += data[k] for k in [indptr[start], indptr[stop]); -1, or the position of a bad index"""
+    cdef Py_ssize_t n_minor = out.shape[0], hi = indptr[stop], k, j, n
+    cdef const index_t* index
+    cdef const value_t* value
+    cdef acc_t* sums = &out[0]
+    if value_t in float_t:
+        if acc_t is int64_t:
+            raise TypeError("sum_minor: floats are summed into float64")
+    else:
+        if acc_t is double:
+            raise TypeError("sum_minor: integers are summed into int64")
+    if (value_t in float_t and acc_t is double) or (value_t not in float_t and acc_t is int64_t):
+        with nogil:
+            for k in range(indptr[start], hi, 64):
+                n = min(64, hi - k)
+                index = &indices[0] + k
+                value = &data[0] + k
+                if any_outside(index, n, n_minor):
+                    break
+                if n == 64:  # a constant trip count is unrolled
+                    for j in range(64):
+                        sums[index[j]] += <acc_t>value[j]
+                else:
+                    for j in range(n):
+                        sums[index[j]] += <acc_t>value[j]
+            else:
+                k = hi
+        return first_outside(&indices[0], k, hi, n_minor)
+
+
+def count_major(const value_t[::1] data not None, const int64_t[::1] indptr not None,
+                Py_ssize_t start, Py_ssize_t stop, int64_t[::1] out not None):
+    """out[i - start] = count(data[indptr[i]:indptr[i+1]] != 0) for i in [start, stop)"""
+    cdef Py_ssize_t i, k
+    cdef int64_t total
+    with nogil:
+        for i in range(start, stop):
+            total = 0
+            for k in range(indptr[i], indptr[i + 1]):
+                total += data[k] != 0
+            out[i - start] = total
+
+
+def count_minor(const value_t[::1] data not None, const index_t[::1] indices not None,
+                const int64_t[::1] indptr not None, Py_ssize_t start, Py_ssize_t stop, int64_t[::1] out not None):
+    """out[indices[k]] += data[k] != 0 for k in [indptr[start], indptr[stop]); -1, or the position of a bad index"""
+    cdef Py_ssize_t n_minor = out.shape[0], hi = indptr[stop], k, j, n
+    cdef const index_t* index
+    cdef const value_t* value
+    cdef int64_t* counts = &out[0]
+    with nogil:
+        for k in range(indptr[start], hi, 64):
+            n = min(64, hi - k)
+            index = &indices[0] + k
+            value = &data[0] + k
+            if any_outside(index, n, n_minor):
+                break
+            for j in range(n):
+                counts[index[j]] += value[j] != 0
+        else:
+            k = hi
+    return first_outside(&indices[0], k, hi, n_minor)
+
+
+def moments_major(const value_t[::1] data not None, const int64_t[::1] indptr not None,
+                  Py_ssize_t start, Py_ssize_t stop, double[:, ::1] out not None):
+    """out[i - start] = (n, sum(v - shift), sum((v - shift)**2), shift), v = data[indptr[i]:indptr[i+1]], shift ~ mean(v)"""
+    cdef Py_ssize_t i, n
+    cdef double mean, shift, s1, s2
+    cdef const value_t* row
+    with nogil:
+        for i in range(start, stop):
+            n = indptr[i + 1] - indptr[i]
+            row = &data[0] + indptr[i]
+            shift = s1 = s2 = 0
+            if n > 0:
+                # Around the first value, so that equal values give their own mean.
+                lane_moments(row, n, <double>row[0], &s1, &s2)
+                mean = <double>row[0] + s1 / n
+                # An integer shift keeps sums of integers exact. It is near enough unless the spread is far below one.
+                shift = rint(mean) if isfinite(mean) else 0
+                lane_moments(row, n, shift, &s1, &s2)
+                if isfinite(mean) and s2 < 1.5 * n * ((mean - shift) * (mean - shift)):
+                    shift = mean
+                    lane_moments(row, n, shift, &s1, &s2)
+            out[i - start, 0] = n
+            out[i - start, 1] = s1
+            out[i - start, 2] = s2
+            out[i - start, 3] = shift
+
+
+def moments_minor(const value_t[::1] data not None, const index_t[::1] indices not None,
+                  const int64_t[::1] indptr not None, Py_ssize_t start, Py_ssize_t stop,
+                  double[:, ::1] out not None):
+    """out[indices[k], :3] += (1, d, d**2), d = data[k] - out[indices[k], 3], k as in sum_minor; -1, or a bad position"""
+    cdef Py_ssize_t n_minor = out.shape[0], hi = indptr[stop], k, j, n
+    cdef const index_t* index
+    cdef const value_t* value
+    cdef double* record
+    cdef double d
+    with nogil:
+        for k in range(indptr[start], hi, 64):
+            n = min(64, hi - k)
+            index = &indices[0] + k
+            value = &data[0] + k
+            if any_outside(index, n, n_minor):
+                break
+            for j in range(n):
+                record = &out[0, 0] + 4 * <Py_ssize_t>index[j]
+                d = <double>value[j] - record[3]
+                record[0] += 1
+                record[1] += d
+                record[2] += d * d
+        else:
+            k = hi
+    return first_outside(&indices[0], k, hi, n_minor)
+
+
+def scale_major(const value_t[::1] data not None, const int64_t[::1] indptr not None,
+                Py_ssize_t start, Py_ssize_t stop, const acc_t[::1] factors not None, bint divide,
+                value_t[::1] out not None):
+    """out[k] = data[k] * factors[i], or / factors[i], for k in [indptr[i], indptr[i+1]), i in [start, stop)"""
+    cdef Py_ssize_t i, k, n
+    cdef acc_t factor
+    cdef const value_t* row
+    cdef value_t* to
+    if value_t in float_t:
+        if acc_t is int64_t:
+            raise TypeError("scale_major: floats are scaled by float64")
+        else:
+            with nogil:
+                for i in range(start, stop):
+                    n = indptr[i + 1] - indptr[i]
+                    row = &data[0] + indptr[i]
+                    to = &out[0] + indptr[i]
+                    factor = factors[i]
+                    if divide:
+                        for k in range(n):
+                            to[k] = <value_t>(<double>row[k] / factor)
+                    else:
+                        for k in range(n):
+                            to[k] = <value_t>(<double>row[k] * factor)
+    else:
+        if acc_t is double:
+            raise TypeError("scale_major: integers are scaled by int64")
+        else:
+            with nogil:
+                for i in range(start, stop):
+                    n = indptr[i + 1] - indptr[i]
+                    row = &data[0] + indptr[i]
+                    to = &out[0] + indptr[i]
+                    factor = factors[i]
+                    for k in range(n):
+                        to[k] = <value_t>(<uint64_t>row[k] * <uint64_t>factor)
+
+
+def scale_minor(const value_t[::1] data not None, const index_t[::1] indices not None,
+                const int64_t[::1] indptr not None, Py_ssize_t start, Py_ssize_t stop,
+                const acc_t[::1] factors not None, bint divide, value_t[::1] out not None):
+    """out[k] = data[k] * factors[indices[k]], or / ..., k as in sum_minor; -1, or the position of a bad index"""
+    cdef Py_ssize_t n_minor = factors.shape[0], hi = indptr[stop], k, j, n
+    cdef const index_t* index
+    cdef const value_t* value
+    cdef value_t* to
+    cdef const acc_t* factor = &factors[0]
+    if value_t in float_t:
+        if acc_t is int64_t:
+            raise TypeError("scale_minor: floats are scaled by float64")
+    else:
+        if acc_t is double:
+            raise TypeError("scale_minor: integers are scaled by int64")
+    if (value_t in float_t and acc_t is double) or (value_t not in float_t and acc_t is int64_t):
+        with nogil:
+            for k in range(indptr[start], hi, 64):
+                n = min(64, hi - k)
+                index = &indices[0] + k
+                value = &data[0] + k
+                to = &out[0] + k
+                if any_outside(index, n, n_minor):
+                    break
+                if value_t in float_t:
+                    if divide:
+                        for j in range(n):
+                            to[j] = <value_t>(<double>value[j] / factor[index[j]])
+                    else:
+                        for j in range(n):
+                            to[j] = <value_t>(<double>value[j] * factor[index[j]])
+                else:
+                    for j in range(n):
+                        to[j] = <value_t>(<uint64_t>value[j] * <uint64_t>factor[index[j]])
+            else:
+                k = hi
+        return first_outside(&indices[0], k, hi, n_minor)
+
+
+def log1p(const float_t[::1] data not None, Py_ssize_t start, Py_ssize_t stop, float_t[::1] out not None):
+    """out[k] = log(1 + data[k]) for k in [start, stop)"""
+    cdef Py_ssize_t k
+    cdef const float_t* value = &data[0] + start
+    cdef float_t* to = &out[0] + start
+    with nogil:
+        for k in range(stop - start):
+            to[k] = log1p_value(value[k])
+
+
+def normalize_major(const float_t[::1] data not None, const int64_t[::1] indptr not None,
+                    Py_ssize_t start, Py_ssize_t stop, double target, bint log, double[::1] totals not None,
+                    float_t[::1] out not None):
+    """t = totals[i - start] = sum(row i); out[k] = data[k] * (target / t), or log(1 + that); a row with t = 0 as it is"""
+    cdef Py_ssize_t i, k, n
+    cdef double total, factor
+    cdef const float_t* row
+    cdef float_t* to
+    with nogil:
+        for i in range(start, stop):
+            n = indptr[i + 1] - indptr[i]
+            row = &data[0] + indptr[i]
+            to = &out[0] + indptr[i]
+            total = lane_sum(row, n)
+            totals[i - start] = total
+            factor = target / total if total != 0 else 1
+            if log:
+                for k in range(n):
+                    to[k] = log1p_value(<float_t>(<double>row[k] * factor))
+            else:
+                for k in range(n):
+                    to[k] = <float_t>(<double>row[k] * factor)

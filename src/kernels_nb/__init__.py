@@ -1,0 +1,33 @@
+"""The kernels in Numba: the same names, parameters, formulas and bits as `csraxis.kernels_cy`."""
+
+from llvmlite.binding import get_host_cpu_name
+
+from ._kernels import (
+    check_indices,
+    count_major,
+    count_minor,
+    log1p,
+    moments_major,
+    moments_minor,
+    normalize_major,
+    scale_major,
+    scale_minor,
+    sum_major,
+    sum_minor,
+)
+
+__all__ = [
+    "check_indices",
+    "count_major",
+    "count_minor",
+    "log1p",
+    "moments_major",
+    "moments_minor",
+    "normalize_major",
+    "scale_major",
+    "scale_minor",
+    "sum_major",
+    "sum_minor",
+]
+
+cpu: str = get_host_cpu_name()

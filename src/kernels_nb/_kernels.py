@@ -1,0 +1,245 @@
+"""The loops, in Numba. The Cython twins are in ../kernels_cy/_kernels.pxi: same names, parameters, formulas and bits.
+
+`error_model="numpy"` matters: the test for a division by zero would keep the loops from being vectorised. Indices are
+compared and used as unsigned numbers, so that one comparison finds both kinds of bad index and none wraps around.
+"""
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+
+from ._lanes import lane_moments, lane_sum
+
+_inline = njit(error_model="numpy", nogil=True, cache=True)
+_kernel = njit(error_model="numpy", nogil=True, cache=True)
+
+
+@_inline
+def _log1p_f32(x):
+    """See log1p_value in ../kernels_cy/_kernels.pxi. Numba widens 32-bit arithmetic: each step is narrowed again."""
+    e = np.uint32(np.float32(np.float32(1) + x).view(np.uint32) + np.uint32(0x4AFB0D)) >> np.uint32(23)
+    k = np.float32(np.int32(e)) - np.float32(127)
+    scale = np.uint32(np.uint32(np.uint32(256) - np.uint32(e)) << np.uint32(23)).view(np.float32)
+    f = (x * scale) * np.float32(0.25) + (scale * np.float32(0.25) - np.float32(1))
+    s = f / (np.float32(2) + f)
+    z = s * s
+    r = z * (np.float32(0.6666668653488159) + z * (np.float32(0.39988768100738525) + z * np.float32(0.2958046793937683)))
+    h = np.float32(0.5) * f * f
+    y = k * np.float32(0.693145751953125) - ((h - (s * (h + r) + k * np.float32(1.428606765330187e-06))) - f)
+    y = y if x > np.float32(-1) else np.float32(np.nan)
+    y = np.float32(-np.inf) if x == np.float32(-1) else y
+    y = x if x == np.float32(0) else y
+    return x if x == np.float32(np.inf) else y
+
+
+@_inline
+def _log1p_f64(x):
+    """See log1p_value in ../kernels_cy/_kernels.pxi."""
+    e = (np.float64(1 + x).view(np.uint64) + np.uint64(0x95F619980C433)) >> np.uint64(52)
+    k = np.uint64(e | np.uint64(0x4330000000000000)).view(np.float64) - 4503599627371519.0
+    scale = np.uint64((np.uint64(2048) - e) << np.uint64(52)).view(np.float64)
+    f = (x * scale) * 0.25 + (scale * 0.25 - 1)
+    s = f / (2 + f)
+    z = s * s
+    r = z * (0.2857142862611452 + z * (0.22222211112104948 + z * (0.1818289077802613
+        + z * (0.15331666676597175 + z * 0.146171283998073))))  # fmt: skip
+    r = z * (0.666666666666667 + z * (0.399999999998992 + r))
+    h = 0.5 * f * f
+    y = k * 0.6931471805582987 - ((h - (s * (h + r) + k * 1.6465949582897082e-12)) - f)
+    y = y if x > -1 else np.nan
+    y = -np.inf if x == -1 else y
+    y = x if x == 0 else y
+    return x if x == np.inf else y
+
+
+def _log1p_value(x):
+    """log(1 + x) in the type of x."""
+    raise NotImplementedError  # only its overload, below, is ever compiled
+
+
+@overload(_log1p_value, jit_options={"error_model": "numpy"})
+def _overload_log1p_value(x):
+    if x == types.float32:
+        return lambda x: _log1p_f32(x)
+    return lambda x: _log1p_f64(x)
+
+
+def _sum(row):
+    """Sum of a row: floats in lanes, integers in int64."""
+    raise NotImplementedError
+
+
+@overload(_sum, jit_options={"error_model": "numpy"})
+def _overload_sum(row):
+    if isinstance(row.dtype, types.Float):
+        return lambda row: lane_sum(row)
+
+    def sum_integers(row):
+        total = np.int64(0)
+        for k in range(row.shape[0]):
+            total += np.int64(row[k])
+        return total
+
+    return sum_integers
+
+
+@_inline
+def _first_outside(indices, start, stop, n_minor):
+    """Position of the first of indices[start:stop] that is not in [0, n_minor), or -1."""
+    for k in range(start, stop):
+        if not 0 <= indices[k] < n_minor:
+            return k
+    return -1
+
+
+@_kernel
+def check_indices(indices, indptr, start, stop, n_minor):
+    """Position of the first of indices[indptr[start]:indptr[stop]] that is not in [0, n_minor), or -1"""
+    lo, hi = indptr[start], indptr[stop]
+    outside = False
+    for index in indices[lo:hi]:
+        outside |= (index < 0) | (index >= n_minor)
+    return _first_outside(indices, lo, hi, n_minor) if outside else -1
+
+
+@_kernel
+def sum_major(data, indptr, start, stop, out):
+    """out[i - start] = sum(data[indptr[i]:indptr[i+1]]) for i in [start, stop)"""
+    for i in range(start, stop):
+        out[i - start] = _sum(data[indptr[i] : indptr[i + 1]])
+
+
+@_kernel
+def sum_minor(data, indices, indptr, start, stop, out):
+    """out[indices[k]] += data[k] for k in [indptr[start], indptr[stop]); -1, or the position of a bad index"""
+    n_minor = np.uint64(out.shape[0])
+    lo, hi = indptr[start], indptr[stop]
+    row, index = data[lo:hi], indices[lo:hi]
+    for k in range(row.shape[0]):
+        j = np.uint64(index[k])
+        if j >= n_minor:
+            return lo + k
+        out[j] += row[k]
+    return -1
+
+
+@_kernel
+def count_major(data, indptr, start, stop, out):
+    """out[i - start] = count(data[indptr[i]:indptr[i+1]] != 0) for i in [start, stop)"""
+    for i in range(start, stop):
+        total = 0
+        for value in data[indptr[i] : indptr[i + 1]]:
+            total += value != 0
+        out[i - start] = total
+
+
+@_kernel
+def count_minor(data, indices, indptr, start, stop, out):
+    """out[indices[k]] += data[k] != 0 for k in [indptr[start], indptr[stop]); -1, or the position of a bad index"""
+    n_minor = np.uint64(out.shape[0])
+    lo, hi = indptr[start], indptr[stop]
+    row, index = data[lo:hi], indices[lo:hi]
+    for k in range(row.shape[0]):
+        j = np.uint64(index[k])
+        if j >= n_minor:
+            return lo + k
+        out[j] += row[k] != 0
+    return -1
+
+
+@_kernel
+def moments_major(data, indptr, start, stop, out):
+    """out[i - start] = (n, sum(v - shift), sum((v - shift)**2), shift), v = data[indptr[i]:indptr[i+1]], shift ~ mean(v)"""
+    for i in range(start, stop):
+        row = data[indptr[i] : indptr[i + 1]]
+        n = row.shape[0]
+        shift = s1 = s2 = 0.0
+        if n > 0:
+            # Around the first value, so that equal values give their own mean.
+            s1, s2 = lane_moments(row, np.float64(row[0]))
+            mean = np.float64(row[0]) + s1 / n
+            # An integer shift keeps sums of integers exact. It is near enough unless the spread is far below one.
+            shift = np.rint(mean) if np.isfinite(mean) else 0.0
+            s1, s2 = lane_moments(row, shift)
+            if np.isfinite(mean) and s2 < 1.5 * n * ((mean - shift) * (mean - shift)):
+                shift = mean
+                s1, s2 = lane_moments(row, shift)
+        out[i - start, 0] = n
+        out[i - start, 1] = s1
+        out[i - start, 2] = s2
+        out[i - start, 3] = shift
+
+
+@_kernel
+def moments_minor(data, indices, indptr, start, stop, out):
+    """out[indices[k], :3] += (1, d, d**2), d = data[k] - out[indices[k], 3], k as in sum_minor; -1, or a bad position"""
+    n_minor = np.uint64(out.shape[0])
+    lo, hi = indptr[start], indptr[stop]
+    row, index = data[lo:hi], indices[lo:hi]
+    for k in range(row.shape[0]):
+        j = np.uint64(index[k])
+        if j >= n_minor:
+            return lo + k
+        d = np.float64(row[k]) - out[j, 3]
+        out[j, 0] += 1
+        out[j, 1] += d
+        out[j, 2] += d * d
+    return -1
+
+
+@_kernel
+def scale_major(data, indptr, start, stop, factors, divide, out):
+    """out[k] = data[k] * factors[i], or / factors[i], for k in [indptr[i], indptr[i+1]), i in [start, stop)"""
+    for i in range(start, stop):
+        row, to = data[indptr[i] : indptr[i + 1]], out[indptr[i] : indptr[i + 1]]
+        factor = factors[i]
+        if divide:
+            for k in range(row.shape[0]):
+                to[k] = row[k] / factor
+        else:
+            for k in range(row.shape[0]):
+                to[k] = row[k] * factor
+
+
+@_kernel
+def scale_minor(data, indices, indptr, start, stop, factors, divide, out):
+    """out[k] = data[k] * factors[indices[k]], or / ..., k as in sum_minor; -1, or the position of a bad index"""
+    n_minor = np.uint64(factors.shape[0])
+    lo, hi = indptr[start], indptr[stop]
+    row, index, to = data[lo:hi], indices[lo:hi], out[lo:hi]
+    for k in range(row.shape[0]):
+        j = np.uint64(index[k])
+        if j >= n_minor:
+            return lo + k
+        if divide:
+            to[k] = row[k] / factors[j]
+        else:
+            to[k] = row[k] * factors[j]
+    return -1
+
+
+@_kernel
+def log1p(data, start, stop, out):
+    """out[k] = log(1 + data[k]) for k in [start, stop)"""
+    value, to = data[start:stop], out[start:stop]
+    for k in range(value.shape[0]):
+        to[k] = _log1p_value(value[k])
+
+
+@_kernel
+def normalize_major(data, indptr, start, stop, target, log, totals, out):
+    """t = totals[i - start] = sum(row i); out[k] = data[k] * (target / t), or log(1 + that); a row with t = 0 as it is"""
+    for i in range(start, stop):
+        row, to = data[indptr[i] : indptr[i + 1]], out[indptr[i] : indptr[i + 1]]
+        total = lane_sum(row)
+        totals[i - start] = total
+        factor = target / total if total != 0 else 1.0
+        if log:
+            for k in range(row.shape[0]):
+                # The type of `data` is that of `out`: rounded to it before the logarithm, as the two steps do.
+                to[k] = row[k] * factor
+            for k in range(row.shape[0]):
+                to[k] = _log1p_value(to[k])
+        else:
+            for k in range(row.shape[0]):
+                to[k] = row[k] * factor
