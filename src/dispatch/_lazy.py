@@ -1,0 +1,225 @@
+"""The array functions on Dask arrays: csraxis's own graphs over chunks that may be sparse.
+
+Dask's own reductions and products fail on SciPy chunks, or are silently wrong. Here each chunk becomes a dense partial,
+and partials merge in chunk order. No function computes anything when it is called, but for the totals that the median
+target of `normalize` needs. Layers are named after the input's name, the function and its parameters: the token of a
+SciPy object changes with the flags that SciPy caches in it.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
+
+from . import _elementwise, _scaling
+from ._inputs import check_dtype, container, is_dask, is_sparse
+
+# How many partials one task merges.
+SPLIT_EVERY = 8
+
+
+def reduce(
+    name: str,
+    x: da.Array,
+    partial_of: Callable[[Any], Any],
+    combine: Callable[[list], Any],
+    finishes: list[Callable[[Any], Any]],
+    axes: tuple[int, ...],
+    keepdims: bool,
+    dtype: np.dtype,
+) -> list[da.Array]:
+    """One array for each of `finishes`: partials of every chunk, merged along `axes` in chunk order."""
+    merged_name = f"csraxis-{name}-{tokenize(x.name, partial_of, axes)}"
+    partials = _blockwise(partial_of, f"{merged_name}-chunk", x.dtype, x, "ijkl"[: x.ndim])
+    kept = [range(1) if axis in axes else range(n) for axis, n in enumerate(x.numblocks)]
+    graph: dict[Any, Any] = {}
+    for place in product(*kept):
+        inside = [range(n) if axis in axes else [place[axis]] for axis, n in enumerate(x.numblocks)]
+        keys: list[Any] = [(partials.name, *block) for block in product(*inside)]
+        level = 0
+        while len(keys) > SPLIT_EVERY:
+            groups = [keys[i : i + SPLIT_EVERY] for i in range(0, len(keys), SPLIT_EVERY)]
+            keys = [(f"{merged_name}-{level}", *place, i) for i in range(len(groups))]
+            graph.update((key, (combine, group)) for key, group in zip(keys, groups))
+            level += 1
+        graph[(merged_name, *place)] = (combine, keys)
+    merged = HighLevelGraph.from_collections(merged_name, graph, dependencies=[partials])
+    chunks = [(1,) * (axis in axes) or sizes for axis, sizes in enumerate(x.chunks) if keepdims or axis not in axes]
+    results = []
+    for finish in finishes:
+        result_name = f"{merged_name}-{tokenize(finish)}"
+        layer = {
+            (result_name, *(i for axis, i in enumerate(place) if keepdims or axis not in axes)): (
+                finish,
+                (merged_name, *place),
+            )
+            for place in product(*kept)
+        }
+        whole = HighLevelGraph(
+            {**merged.layers, result_name: layer}, {**merged.dependencies, result_name: {merged_name}}
+        )
+        results.append(da.Array(whole, result_name, chunks, meta=np.empty((0,) * len(chunks), dtype)))
+    return results
+
+
+def axis_scale(x: da.Array, factors: Any, *, axis: int, op: str, out: Any, zero_division: str) -> da.Array:
+    """See `csraxis.axis_scale`."""
+    _no_out(out)
+    if not is_dask(factors):
+        factors = _scaling._factors(factors, x.shape, axis)
+    elif factors.ndim == 2:
+        factors = factors[:, 0] if axis == 0 else factors[0]
+    dtype = _scaling.scaled_dtype(x.dtype, factors.dtype, op)  # type: ignore[arg-type]
+    block = partial(_axis_scale, axis=axis, op=op, zero_division=zero_division)
+    return _map(block, "axis_scale", x, dtype, _along(factors, x, axis, "factors"), axis=axis)
+
+
+def normalize(
+    x: da.Array,
+    *,
+    axis: int,
+    target_sum: float | None,
+    log1p: bool,
+    out: Any = None,
+    dtype: np.dtype | None = None,
+    totals: np.ndarray | None = None,
+) -> da.Array:
+    """See `csraxis.normalize`. Totals that are known already are used, and not computed again."""
+    _no_out(out)
+    if x.ndim != 2:
+        raise ValueError(f"x must be 2-D, got shape {x.shape}")
+    if x.dtype.kind == "c":
+        raise TypeError(f"normalize takes real numbers; got x of dtype {x.dtype}")
+    dtype = np.dtype(dtype or (x.dtype if x.dtype.kind == "f" else float)).newbyteorder("=")
+    if target_sum is None and totals is None:
+        totals = row_totals(x, axis, dtype).compute()
+    if target_sum is None:
+        target_sum = _scaling.median_of_positive(totals)
+    block = partial(_normalize, axis=axis, target_sum=float(target_sum), log1p=log1p, dtype=dtype)
+    if x.numblocks[axis] == 1 and totals is None:
+        return _map(block, "normalize", x, dtype)
+    lazy_totals = row_totals(x, axis, dtype) if totals is None else totals
+    return _map(block, "normalize", x, dtype, _along(lazy_totals, x, 1 - axis, "totals"), axis=1 - axis)
+
+
+def row_totals(x: da.Array, axis: int, dtype: np.dtype) -> da.Array:
+    """Sums over `axis` of the values cast to `dtype`, in float64, lazily."""
+    from ._partials import sums
+    from ._reductions import _add_sums
+
+    block = partial(sums, axes=(axis,), dtype=dtype)
+    finish = partial(_ravel_total, axis=axis)
+    return reduce("totals", x, block, _add_sums, [finish], (axis,), False, np.dtype(float))[0]
+
+
+def log1p(x: da.Array, *, out: Any = None) -> da.Array:
+    """See `csraxis.log1p`."""
+    _no_out(out)
+    return _map(_elementwise.log1p, "log1p", x, x.dtype if x.dtype.kind in "fc" else np.dtype(float))
+
+
+def to_dense(x: da.Array, *, order: str) -> da.Array:
+    """See `csraxis.to_dense`."""
+    block = partial(_elementwise.to_dense, order=order)  # type: ignore[arg-type]
+    name = f"csraxis-to_dense-{tokenize(x.name, order)}"
+    return _blockwise(block, name, x.dtype, x, "ijkl"[: x.ndim], meta=np.empty((0,) * x.ndim, x.dtype))
+
+
+def binary(name: str, x1: Any, x2: Any) -> da.Array:
+    """See `csraxis.multiply` and `csraxis.divide`."""
+    sparse = [is_dask(x) and is_sparse(x._meta) or is_sparse(x) for x in (x1, x2)]
+    if all(sparse):
+        raise TypeError(f"{name} of two sparse matrices is not supported; {_elementwise._PAIRS}")
+    first = 1 if sparse[1] or not is_dask(x1) else 0
+    x, other = (x2, x1) if first == 1 else (x1, x2)
+    if not is_dask(x):
+        raise TypeError(f"{name} of a sparse matrix in memory and a Dask array is not supported; {_elementwise._PAIRS}")
+    dtype = _elementwise._OPS[name](_like(x), _like(other)).dtype
+    block = partial(_binary, name=name, swapped=first == 1)
+    dense = name == "divide" and sparse[1]
+    meta = np.empty((0,) * x.ndim, dtype) if dense else _meta(x, dtype)
+    if _elementwise.is_scalar(other):
+        layer = f"csraxis-{name}-{tokenize(x.name, other, first)}"
+        return _blockwise(partial(block, other=other), layer, dtype, x, "ijkl"[: x.ndim], meta=meta)
+    if not any(sparse):  # Dask's own broadcasting is right on dense chunks
+        return da.core.elemwise(partial(_elementwise._binary, name), _as_dense(x1), _as_dense(x2), dtype=dtype)
+    _elementwise.check_shape(name, x, other)
+    if other.ndim == 1:
+        other = other[None, :]
+    letters = "".join(letter for letter, n in zip("ij", other.shape) if n != 1)
+    chunks = [sizes for sizes, letter in zip(x.chunks, "ij") if letter in letters]
+    flat = other.reshape([n for n in other.shape if n != 1]) if letters != "ij" else other
+    flat = flat.rechunk(chunks) if is_dask(flat) else da.from_array(flat, chunks, name=f"csraxis-{tokenize(flat)}")
+    layer = f"csraxis-{name}-{tokenize(x.name, flat.name, first)}"
+    return _blockwise(partial(block, letters=letters), layer, dtype, x, "ij", flat, letters, meta=meta)
+
+
+def _blockwise(block: Callable, name: str, dtype: np.dtype, *arrays: Any, meta: Any = None) -> da.Array:
+    """Each chunk of the first array through `block`, with what belongs to it of the others."""
+    meta = np.empty((0,) * arrays[0].ndim, dtype) if meta is None else meta
+    return da.blockwise(block, arrays[1], *arrays, name=name, dtype=dtype, meta=meta, align_arrays=False)
+
+
+def _map(
+    block: Callable, name: str, x: da.Array, dtype: np.dtype, vector: da.Array | None = None, axis: int = 0
+) -> da.Array:
+    """Chunks of the class of x's, in `dtype`."""
+    check_dtype(x.dtype, "x")
+    arrays = [x, "ijkl"[: x.ndim], *([] if vector is None else [vector, "ij"[axis]])]
+    token = tokenize(x.name, block, None if vector is None else vector.name)
+    return _blockwise(block, f"csraxis-{name}-{token}", dtype, *arrays, meta=_meta(x, dtype))
+
+
+def _meta(x: da.Array, dtype: np.dtype) -> Any:
+    """An empty chunk like x's, in `dtype`; np.matrix becomes ndarray."""
+    return x._meta.astype(dtype) if is_sparse(x._meta) else np.empty((0,) * x.ndim, dtype)
+
+
+def _along(vector: Any, x: da.Array, axis: int, name: str) -> da.Array:
+    """A vector in chunks that go with those of x along `axis`."""
+    if is_dask(vector):
+        if vector.chunks[0] != x.chunks[axis] and not np.isnan([vector.shape[0], x.shape[axis]]).any():
+            if vector.shape[0] != x.shape[axis]:
+                raise ValueError(f"{name} must have shape ({x.shape[axis]},), got {vector.shape}")
+            return vector.rechunk((x.chunks[axis],))
+        return vector
+    if np.isnan(x.shape[axis]):
+        raise ValueError(f"{name} in memory cannot be matched to chunks of unknown size: call x.compute_chunk_sizes()")
+    return da.from_array(vector, (x.chunks[axis],), name=f"csraxis-{name}-{tokenize(vector, x.chunks[axis])}")
+
+
+def _no_out(out: Any) -> None:
+    if out is not None:
+        raise ValueError("out is not supported for Dask arrays: they are lazy")
+
+
+def _like(x: Any) -> Any:
+    """Something small that promotes as x does."""
+    return x if _elementwise.is_scalar(x) else np.ones(1, x.dtype)
+
+
+def _as_dense(x: Any) -> Any:
+    return to_dense(x, order="C") if is_dask(x) else x
+
+
+def _axis_scale(block: Any, factors: np.ndarray, **options: Any) -> Any:
+    return _scaling.axis_scale(block, factors, **options)
+
+
+def _normalize(block: Any, totals: np.ndarray | None = None, **options: Any) -> Any:
+    return _scaling.normalize_to(container(block), totals=totals, **options)[0]
+
+
+def _ravel_total(sums: Any, axis: int) -> np.ndarray:
+    return sums.total.ravel()
+
+
+def _binary(block: Any, other: Any, name: str, swapped: bool, letters: str = "") -> Any:
+    if letters == "i":
+        other = other[:, None]
+    return _elementwise._binary(name, other, block) if swapped else _elementwise._binary(name, block, other)
