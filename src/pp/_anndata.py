@@ -1,0 +1,108 @@
+"""Which matrix of an AnnData is meant, and whether its buffer may be reused."""
+
+import gc
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..dispatch._inputs import is_sparse
+
+
+def is_anndata(x: Any) -> bool:
+    """Whether x is an AnnData; anndata is not imported to find out."""
+    anndata = sys.modules.get("anndata")
+    return anndata is not None and isinstance(x, anndata.AnnData)
+
+
+def actual(adata: Any) -> None:
+    """Make a view a copy of its own, with a warning, as scanpy does: its parent must not change."""
+    if adata.is_view:
+        warnings.warn("Received a view of an AnnData. Making a copy.", UserWarning, stacklevel=3)
+        adata._init_as_actual(adata.copy())
+
+
+def get_matrix(adata: Any, layer: str | None, obsm: str | None) -> Any:
+    """X, or the layer or obsm that was named."""
+    if layer is not None and obsm is not None:
+        raise ValueError("Only one of `layer`, or `obsm` can be specified.")
+    if adata.isbacked and layer is None and obsm is None:
+        raise NotImplementedError("X of a backed AnnData is not supported: load it with adata.to_memory()")
+    return adata.layers[layer] if layer is not None else adata.obsm[obsm] if obsm is not None else adata.X
+
+
+def set_matrix(adata: Any, x: Any, layer: str | None, obsm: str | None) -> None:
+    """Bind a new X, layer or obsm."""
+    if layer is not None:
+        adata.layers[layer] = x
+    elif obsm is not None:
+        adata.obsm[obsm] = x
+    else:
+        adata.X = x
+
+
+def reusable(adata: Any, layer: str | None, obsm: str | None, dtype: np.dtype) -> bool:
+    """Whether the matrix's buffer can take the result: of its dtype, writable, and nobody else's.
+
+    Layers, obsm and raw often share it (`adata.raw = adata`, `adata.layers["counts"] = adata.X`), and so may another
+    AnnData. Only where something else refers to the buffer are all AnnData objects of the process looked at.
+    """
+    x = get_matrix(adata, layer, obsm)
+    # One reference is the AnnData's, one `x`'s, one that of getrefcount's argument.
+    referred = sys.getrefcount(x) > 3 or (is_sparse(x) and sys.getrefcount(x.data) > 2) or _base_is_referred_to(_buffer(x))
+    buffer = _buffer(x)
+    if buffer is None or buffer.dtype != dtype or not buffer.flags.writeable:
+        return False
+    if is_sparse(x) and not buffer.flags.c_contiguous:
+        return False
+    if any(np.may_share_memory(buffer, other) for other in _buffers(adata, skip=("layer", layer, "obsm", obsm))):
+        return False
+    return not (referred and _elsewhere(adata, buffer))
+
+
+def _base_is_referred_to(array: np.ndarray | None) -> bool:
+    """Whether anything but this view may use the memory of the arrays that it is a view of."""
+    while array is not None and array.base is not None:
+        array = array.base
+        # One reference is the view's, one `array`'s, one that of getrefcount's argument.
+        if not isinstance(array, np.ndarray) or sys.getrefcount(array) > 3:
+            return True
+    return False
+
+
+def _elsewhere(adata: Any, buffer: np.ndarray) -> bool:
+    """Whether another AnnData of the process holds the buffer."""
+    kind = sys.modules["anndata"].AnnData
+    return any(
+        np.may_share_memory(buffer, other)
+        for candidate in gc.get_objects()
+        if issubclass(type(candidate), kind) and candidate is not adata and not candidate.is_view
+        for other in _buffers(candidate)
+    )
+
+
+def _buffers(adata: Any, skip: tuple[Any, ...] = ()) -> Iterator[np.ndarray]:
+    """The value buffers of all matrices of an AnnData, but for the one to skip: ("layer", its name, "obsm", its name)."""
+    _, layer, _, obsm = skip or (None, None, None, None)
+    matrices = [matrix for key, matrix in adata.layers.items() if key != layer]
+    matrices += [matrix for key, matrix in adata.obsm.items() if key != obsm]
+    for group in (adata.varm, adata.obsp, adata.varp):
+        matrices += group.values()
+    if adata.raw is not None and not adata.isbacked:
+        matrices.append(adata.raw.X)
+    if not adata.isbacked and (not skip or layer is not None or obsm is not None):
+        matrices.append(adata.X)
+    for matrix in matrices:
+        buffer = _buffer(matrix)
+        if buffer is not None:
+            yield buffer
+
+
+def _buffer(matrix: Any) -> np.ndarray | None:
+    """The array that holds the values."""
+    data = getattr(matrix, "data", None) if hasattr(matrix, "format") else matrix
+    if type(data).__module__.startswith("pandas"):
+        data = data.to_numpy()
+    return data if isinstance(data, np.ndarray) else None

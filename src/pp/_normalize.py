@@ -1,0 +1,393 @@
+"""Total-count normalisation and the logarithm."""
+
+import warnings
+from functools import partial
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from ..dispatch import _blocks
+from ..dispatch import log1p as take_log1p
+from ..dispatch._inputs import compressed, container, is_dask, is_sparse
+from ..dispatch._scaling import check_target, median_of_positive, normalize_to, row_totals
+from ._anndata import actual, get_matrix, is_anndata, reusable, set_matrix
+
+
+def normalize_total(
+    adata: Any,
+    *,
+    target_sum: float | None = None,
+    exclude_highly_expressed: bool = False,
+    max_fraction: float = 0.05,
+    key_added: str | None = None,
+    layer: str | None = None,
+    obsm: str | None = None,
+    inplace: bool = True,
+    copy: bool = False,
+) -> Any:
+    """Scale each cell so that its counts sum to the target.
+
+    Follows `scanpy.pp.normalize_total` (scanpy 1.12.4).
+
+    Parameters
+    ----------
+    adata : AnnData, or an array of shape (cells, genes)
+        Arrays: ndarray, csr/csc array or matrix, or Dask array of these.
+    target_sum : float, optional
+        Total of each cell afterwards. None: the median of the totals of the cells that have counts; on Dask this reads
+        the matrix once, now.
+    exclude_highly_expressed : bool
+        Leave out of the totals each gene that has more than `max_fraction` of the counts of some cell; on Dask this
+        reads the matrix twice, now.
+    max_fraction : float
+        Between 0 and 1; see `exclude_highly_expressed`.
+    key_added : str, optional
+        Write each cell's total over the target to `adata.obs[key_added]`; on Dask this reads the matrix once, now.
+    layer, obsm : str, optional
+        The layer or obsm to normalise instead of X.
+    inplace : bool
+        False: leave `adata` alone and return the results.
+    copy : bool
+        Work on a copy of `adata`, and return it.
+
+    Returns
+    -------
+    None, AnnData, dict or array
+        AnnData with `copy`; with `inplace=False` a dict with `X` and `norm_factor` (shape (cells,)). For an array
+        always a new array. float32 for bool and integers, otherwise in the dtype of the matrix; CSC stays CSC; lazy for
+        Dask. The buffer of the matrix is reused only if no layer, obsm, raw or other AnnData shares it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For any other container, contradictory options, a target that is not positive, or a malformed matrix.
+
+    Examples
+    --------
+    >>> import csraxis as cx, scipy.sparse as sp
+    >>> cx.pp.normalize_total(sp.csr_matrix([[1, 0, 3], [0, 0, 2]]), target_sum=100).toarray()
+    array([[ 25.,   0.,  75.],
+           [  0.,   0., 100.]], dtype=float32)
+    """
+    if not 0 <= max_fraction <= 1:
+        raise ValueError(f"max_fraction must be between 0 and 1, got {max_fraction!r}")
+    fraction = max_fraction if exclude_highly_expressed else None
+    return _normalize(adata, target_sum, fraction, False, None, key_added, layer, obsm, inplace, copy)
+
+
+def normalize_log1p(
+    adata: Any,
+    *,
+    target_sum: float | None = None,
+    base: float | None = None,
+    key_added: str | None = None,
+    layer: str | None = None,
+    inplace: bool = True,
+    copy: bool = False,
+) -> Any:
+    """`normalize_total` and `log1p` in one step, with the same bits: each row is read and written once.
+
+    Parameters
+    ----------
+    adata : AnnData, or an array of shape (cells, genes)
+        Arrays: ndarray, csr/csc array or matrix, or Dask array of these.
+    target_sum : float, optional
+        Total of each cell before the logarithm. None: the median of the totals of the cells that have counts.
+    base : float, optional
+        Base of the logarithm; natural by default.
+    key_added : str, optional
+        Write each cell's total over the target to `adata.obs[key_added]`.
+    layer : str, optional
+        The layer to work on instead of X.
+    inplace : bool
+        False: leave `adata` alone and return the results.
+    copy : bool
+        Work on a copy of `adata`, and return it.
+
+    Returns
+    -------
+    None, AnnData, dict or array
+        As `normalize_total`. Writes `adata.uns["log1p"]`, as `log1p` does.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `normalize_total` and `log1p`.
+
+    Examples
+    --------
+    >>> import csraxis as cx, scipy.sparse as sp
+    >>> cx.pp.normalize_log1p(sp.csr_matrix([[1, 0, 3], [0, 0, 2]]), target_sum=100, base=10).toarray().round(3)
+    array([[1.415, 0.   , 1.881],
+           [0.   , 0.   , 2.004]], dtype=float32)
+    """
+    _check_base(base)
+    return _normalize(adata, target_sum, None, True, base, key_added, layer, None, inplace, copy)
+
+
+def log1p(
+    data: Any,
+    *,
+    base: float | None = None,
+    copy: bool = False,
+    chunked: bool | None = None,
+    chunk_size: int | None = None,
+    layer: str | None = None,
+    obsm: str | None = None,
+) -> Any:
+    """Logarithm of one plus the values.
+
+    Follows `scanpy.pp.log1p` (scanpy 1.12.4).
+
+    Parameters
+    ----------
+    data : AnnData, or an array of shape (cells, genes)
+        Arrays: ndarray, csr/csc array or matrix, or Dask array of these.
+    base : float, optional
+        Base of the logarithm; natural by default.
+    copy : bool
+        Work on a copy of an AnnData, and return it.
+    chunked, chunk_size : bool, int, optional
+        Accepted for scanpy's sake: in memory the work is always done block by block.
+    layer, obsm : str, optional
+        The layer or obsm of an AnnData to transform instead of X.
+
+    Returns
+    -------
+    None, AnnData or array
+        AnnData with `copy`. For an array always a new array. float32 for bool and integers, otherwise in the dtype of
+        the matrix. `adata.uns["log1p"]` records the base.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For any other container, options of AnnData given with an array, a base that is not positive or is 1.
+    NotImplementedError
+        For the X of a backed AnnData.
+
+    Warns
+    -----
+    UserWarning
+        If `adata.uns["log1p"]` says that the data are logarithms already. They are transformed all the same.
+
+    Examples
+    --------
+    >>> import csraxis as cx, scipy.sparse as sp
+    >>> cx.pp.log1p(sp.csr_matrix([[1, 0, 3]]), base=2).toarray()
+    array([[1., 0., 2.]], dtype=float32)
+    """
+    _check_base(base)
+    if not is_anndata(data):
+        _only_for_anndata(chunked=chunked, chunk_size=chunk_size, layer=layer, obsm=obsm)
+        return _logged(container(data, "data"), base)
+    _warn_if_logged(data)
+    data = data.copy() if copy else data
+    actual(data)
+    x = get_matrix(data, layer, obsm)
+    in_place = not is_dask(x) and reusable_for_log(data, layer, obsm)
+    result = _logged(container(x, "data"), base, in_place=in_place)
+    if result is not x:
+        set_matrix(data, result, layer, obsm)
+    data.uns["log1p"] = {"base": base}
+    return data if copy else None
+
+
+def _normalize(
+    adata: Any,
+    target_sum: float | None,
+    max_fraction: float | None,
+    log: bool,
+    base: float | None,
+    key_added: str | None,
+    layer: str | None,
+    obsm: str | None,
+    inplace: bool,
+    copy: bool,
+) -> Any:
+    """What normalize_total and normalize_log1p share; `max_fraction` is None unless genes are to be excluded."""
+    check_target(target_sum)
+    if not is_anndata(adata):
+        _only_for_anndata(key_added=key_added, layer=layer, obsm=obsm)
+        return _normalized(container(adata, "adata"), target_sum, max_fraction, log, base)[0]
+    if copy and not inplace:
+        raise ValueError("`copy=True` cannot be used with `inplace=False`.")
+    if log:
+        _warn_if_logged(adata)
+    adata = adata.copy() if copy else adata
+    if inplace:
+        actual(adata)
+    in_place = inplace and not is_dask(get_matrix(adata, layer, obsm)) and (
+        reusable_for_log(adata, layer, obsm) if log else reusable(adata, layer, obsm, _dtype(adata, layer, obsm))
+    )
+    x = get_matrix(adata, layer, obsm)
+    result, factors = _normalized(
+        container(x, "adata"), target_sum, max_fraction, log, base, key_added is not None, in_place
+    )
+    if not inplace:
+        return {"X": result, "norm_factor": factors}
+    if key_added is not None:
+        adata.obs[key_added] = factors
+    if result is not x:
+        set_matrix(adata, result, layer, obsm)
+    if log:
+        adata.uns["log1p"] = {"base": base}
+    return adata if copy else None
+
+
+def _normalized(
+    x: Any,
+    target_sum: float | None,
+    max_fraction: float | None,
+    log: bool,
+    base: float | None,
+    totals_now: bool = False,
+    in_place: bool = False,
+) -> tuple[Any, Any]:
+    """The normalised matrix, and each cell's total over the target."""
+    dtype = result_dtype(x.dtype)
+    if is_dask(x):
+        return _normalized_lazily(x, dtype, target_sum, max_fraction, log, base, totals_now)
+    totals = None
+    if max_fraction is not None:
+        totals = _totals_without_highly_expressed(x, dtype, max_fraction)
+    result, totals, target = normalize_to(
+        x, axis=1, target_sum=target_sum, log1p=log, out=x if in_place else None, dtype=dtype, totals=totals
+    )
+    _warn_of_empty_cells(totals)
+    return _change_base(result, base), totals / target
+
+
+def _normalized_lazily(
+    x: Any,
+    dtype: np.dtype,
+    target_sum: float | None,
+    max_fraction: float | None,
+    log: bool,
+    base: float | None,
+    totals_now: bool,
+) -> tuple[Any, Any]:
+    from ..dispatch import _lazy
+
+    totals = None
+    lazy_totals = _lazy.row_totals(x, 1, dtype)
+    if max_fraction is not None:
+        totals = _totals_without_highly_expressed_lazily(x, lazy_totals, max_fraction)
+    elif target_sum is None or totals_now:
+        totals = lazy_totals.compute()
+    if totals is not None:
+        _warn_of_empty_cells(totals)
+    if target_sum is None:
+        target_sum = median_of_positive(totals)
+    result = _lazy.normalize(x, axis=1, target_sum=target_sum, log1p=log, dtype=dtype, totals=totals)
+    if base is not None:
+        result = _lazy._map(partial(_change_base, base=base), "change_base", result, dtype)
+    return result, (lazy_totals if totals is None else totals) / target_sum
+
+
+def _logged(x: Any, base: float | None, in_place: bool = False) -> Any:
+    """log(1 + x) to a base, in float32 for integers."""
+    dtype = result_dtype(x.dtype)
+    if is_dask(x):
+        from ..dispatch import _lazy
+
+        return _lazy._map(partial(_logged, base=base), "pp_log1p", x, dtype)
+    x = container(x)  # a chunk may be np.matrix
+    if x.dtype != dtype:
+        x, in_place = x.astype(dtype), True
+        if is_sparse(x):
+            x.sum_duplicates()
+    return _change_base(take_log1p(x, out=x if in_place else None), base)
+
+
+def _change_base(x: Any, base: float | None) -> Any:
+    """Natural logarithms to another base, in place."""
+    if base is not None:
+        values = x.data if is_sparse(x) else x
+        np.divide(values, np.log(base), out=values)
+    return x
+
+
+def _totals_without_highly_expressed(x: Any, dtype: np.dtype, max_fraction: float) -> np.ndarray:
+    keep = ~_highly_expressed(x, row_totals(x, 1, dtype), max_fraction)[0]
+    return _totals_of(x, keep)[:, 0]
+
+
+def _totals_without_highly_expressed_lazily(x: Any, totals: Any, max_fraction: float) -> np.ndarray:
+    """The same on Dask, in two passes over x: the genes, then the totals without them."""
+    import dask.array as da
+
+    from ..dispatch import _lazy
+
+    options = {"align_arrays": False, "dtype": bool, "meta": np.empty((0, 0), bool)}
+    flags = da.blockwise(
+        partial(_highly_expressed, max_fraction=max_fraction), "ij", x, "ij", totals, "i", adjust_chunks={"i": 1}, **options
+    )
+    keep = _lazy._along(~flags.any(axis=0).compute(), x, 1, "genes")
+    options |= {"dtype": float, "meta": np.empty((0, 0))}
+    return da.blockwise(_totals_of, "ij", x, "ij", keep, "j", adjust_chunks={"j": 1}, **options).sum(axis=1).compute()
+
+
+def _highly_expressed(x: Any, totals: np.ndarray, max_fraction: float) -> np.ndarray:
+    """Shape (1, genes): which genes have more than `max_fraction` of the total of some cell."""
+    x = container(x)
+    limits = totals * max_fraction
+    found = np.zeros((1, x.shape[1]), bool)
+    if not is_sparse(x):
+        for start, stop in _blocks.split_flat(len(x), max(1, _blocks.CAST_STEP * len(x) // max(x.size, 1))):
+            found[0] |= (x[start:stop] > limits[start:stop, None]).any(axis=0)
+        return found
+    c = compressed(x, canonical=True)
+    for start, stop in _blocks.split(c.indptr, -(-len(c.data) // _blocks.CAST_STEP)):
+        lo, hi = int(c.indptr[start]), int(c.indptr[stop])
+        major = np.repeat(np.arange(start, stop), np.diff(c.indptr[start : stop + 1]))
+        rows, columns = (major, c.indices[lo:hi]) if c.major == 0 else (c.indices[lo:hi], major)
+        found[0, columns[c.data[lo:hi] > limits[rows]]] = True
+    return found
+
+
+def _totals_of(x: Any, keep: np.ndarray) -> np.ndarray:
+    """Shape (cells, 1): totals of the genes to keep, in float64."""
+    return np.asarray(container(x) @ keep.astype(float))[:, None]
+
+
+def reusable_for_log(adata: Any, layer: str | None, obsm: str | None) -> bool:
+    """Whether the buffer can take a logarithm: as `reusable`, and no duplicates have to be summed first."""
+    if not reusable(adata, layer, obsm, _dtype(adata, layer, obsm)):
+        return False
+    x = get_matrix(adata, layer, obsm)
+    return not is_sparse(x) or compressed(x, canonical=True).source is x
+
+
+def _dtype(adata: Any, layer: str | None, obsm: str | None) -> np.dtype:
+    return result_dtype(get_matrix(adata, layer, obsm).dtype)
+
+
+def result_dtype(dtype: np.dtype) -> np.dtype:
+    """Floats stay, everything else becomes float32, as in scanpy."""
+    if dtype.kind == "c":
+        raise TypeError(f"counts must be real numbers; got {dtype}")
+    return dtype.newbyteorder("=") if dtype.kind == "f" else np.dtype(np.float32)
+
+
+def _check_base(base: Any) -> None:
+    if base is None:
+        return
+    if not isinstance(base, Real | np.number) or isinstance(base, bool) or not 0 < float(base) < np.inf or base == 1:
+        raise ValueError(f"base must be a positive number other than 1, or None; got {base!r}")
+
+
+def _only_for_anndata(**arguments: Any) -> None:
+    given = [name for name, value in arguments.items() if value is not None]
+    if given:
+        raise TypeError(f"Arguments {given} are only valid if an AnnData object is passed.")
+
+
+def _warn_if_logged(adata: Any) -> None:
+    if "log1p" in adata.uns:
+        warnings.warn("adata.X seems to be already log-transformed.", UserWarning, stacklevel=3)
+
+
+def _warn_of_empty_cells(totals: np.ndarray) -> None:
+    if not np.all(totals > 0):
+        warnings.warn("Some cells have zero counts", UserWarning, stacklevel=5)

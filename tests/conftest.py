@@ -1,0 +1,36 @@
+"""Fixtures: every test that takes `engine` runs once with each engine."""
+
+import os
+
+import hypothesis
+import pytest
+
+import csraxis as cx
+
+hypothesis.settings.register_profile("default", deadline=None, max_examples=50)
+hypothesis.settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+ENGINES = ("cython", "numba")
+# Engines that must be there: CI sets it, so that a missing one fails instead of being skipped.
+REQUIRED = os.environ.get("CSRAXIS_REQUIRE_ENGINES", "").replace(",", " ").split()
+
+
+def engine_or_skip(name):
+    """The engine's kernels; the test is skipped if it is not installed (and not required)."""
+    from csraxis.dispatch import _engines
+
+    try:
+        return _engines.load(name)
+    except _engines.EngineAbsent as error:
+        if name in REQUIRED:
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request):
+    """Run the test with this engine."""
+    engine_or_skip(request.param)
+    with cx.config(engine=request.param):
+        yield request.param
