@@ -11,7 +11,8 @@ Array functions, on NumPy, SciPy sparse (csr, csc) and Dask:
 `cx.pp` has the single-cell steps with scanpy's names, on AnnData and arrays. `cx.config`, `set_config`, `get_config`
 and `show_config` choose and show the engine (compiled or Numba) and the number of threads.
 
-Layers, each importing only those before it: `kernels_cy` and `kernels_nb` (the loops, twice), `dispatch`, this face, `pp`.
+Layers, each importing only those before it: `kernels_cy` and `kernels_nb` (the loops, twice), `dispatch`, this face,
+`pp`.
 """
 
 from importlib import import_module

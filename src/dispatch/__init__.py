@@ -5,6 +5,7 @@ _config       engine and threads of this process
 _blocks       blocks of rows, the thread pool and its rules
 _inputs       containers -> checked plain arrays
 _moments      sums of squares that merge
+_pieces       what a kernel is given: values cast to its types, a cache's worth at a time
 _partials     reductions of one matrix in memory
 _reductions   sum, mean, var, std, mean_var, count_nonzero
 _scaling      axis_scale, normalize

@@ -19,7 +19,8 @@ def set_config(*, engine: str | None = None, threads: int | str | None = None) -
     Parameters
     ----------
     engine : {"cython", "numba", "auto"}, optional
-        Which kernels run. "auto": the environment variable CSRAXIS_ENGINE, else the first one installed of cython, numba.
+        Which kernels run. "auto": the environment variable CSRAXIS_ENGINE, else the first one installed of
+        cython, numba.
     threads : int or "auto", optional
         How many threads large matrices may use. A number also holds in threads other than the main one, where
         "auto" means one. "auto" elsewhere: the environment variable CSRAXIS_NUM_THREADS, else the processors that this
@@ -51,7 +52,7 @@ def set_config(*, engine: str | None = None, threads: int | str | None = None) -
         _settings.update(changes)
 
 
-class config:  # noqa: N801 - used like a function
+class config:
     """Choose the engine and the number of threads inside a `with` block.
 
     Takes the parameters of `set_config`, and puts back what was there before. The setting is the process's, not the

@@ -6,7 +6,8 @@ import numpy as np
 
 from . import _blocks, _partials
 from ._config import kernels
-from ._inputs import Compressed, compressed, container, is_dask, is_sparse, read_only, with_data
+from ._inputs import Compressed, compressed, container, is_dask, is_sparse, with_data
+from ._pieces import row_pieces, run_rows
 from ._scaling import check_out, scale_sparse
 
 _OPS = {"multiply": np.multiply, "divide": np.divide}
@@ -24,8 +25,8 @@ def multiply(x1: Any, x2: Any, /) -> Any:
     Parameters
     ----------
     x1, x2 : scalar, ndarray, csr/csc array or matrix, or Dask array of these
-        One of them may be sparse, of shape (n, m); the other is then a scalar, a vector of shape (m,), (1, m) or (n, 1),
-        or a dense array of shape (n, m).
+        One of them may be sparse, of shape (n, m); the other is then a scalar, a vector of shape (m,), (1, m) or
+        (n, 1), or a dense array of shape (n, m).
 
     Returns
     -------
@@ -53,8 +54,8 @@ def multiply(x1: Any, x2: Any, /) -> Any:
 def divide(x1: Any, x2: Any, /) -> Any:
     """Quotient, element by element.
 
-    Follows `divide` of the array API standard 2025.12, with NumPy's type promotion; Python scalars are weak. Division by
-    zero gives inf or NaN without a warning.
+    Follows `divide` of the array API standard 2025.12, with NumPy's type promotion; Python scalars are weak. Division
+    by zero gives inf or NaN without a warning.
 
     Parameters
     ----------
@@ -65,8 +66,8 @@ def divide(x1: Any, x2: Any, /) -> Any:
     Returns
     -------
     The class and format of a sparse x1, else ndarray; a Dask array if one operand is one
-        A sparse x1 keeps its implicit zeros, also over zero or NaN. With a sparse x2 the result is dense, and IEEE holds
-        everywhere.
+        A sparse x1 keeps its implicit zeros, also over zero or NaN. With a sparse x2 the result is dense, and IEEE
+        holds everywhere.
 
     Raises
     ------
@@ -137,20 +138,15 @@ def log1p(x: Any, /, *, out: Any = None) -> Any:
     data = out.data[: len(c.data)] if out is not None else np.empty(len(c.data), dtype)
     kernel = kernels()
 
-    def block(start: int, stop: int) -> None:
-        step = stop - start if c.data.dtype == dtype else _blocks.CAST_STEP
-        for first in range(start, stop, step):
-            last = min(first + step, stop)
-            with np.errstate(all="ignore"):
-                values = c.data[first:last].astype(dtype, copy=False)
-                if dtype.kind == "c":
-                    np.log1p(values, out=data[first:last])
-                else:
-                    kernel.log1p(read_only(values), 0, last - first, data[first:last])
+    def rows(start: int, stop: int) -> None:
+        for p in row_pieces(c, start, stop, into=data):
+            if dtype.kind == "c":
+                with np.errstate(all="ignore"):
+                    np.log1p(p.data, out=data[p.lo : p.hi])
+            else:
+                kernel.log1p(p.data, 0, p.hi - p.lo, data[p.lo : p.hi])
 
-    step = max(1, -(-len(data) // (4 * _blocks.workers(len(data)))))
-    for _ in _blocks.run(block, _blocks.split_flat(len(data), step), len(data)):
-        pass
+    run_rows(c, rows)
     return out if out is not None else with_data(c, data)
 
 
@@ -247,16 +243,10 @@ def _with_dense(c: Compressed, name: str, other: np.ndarray, dtype: np.dtype) ->
     """The stored values with the elements of a dense array at their places, block by block."""
     _partials.check_all_indices(c)
     data = np.empty(len(c.data), dtype)
-
-    def block(start: int, stop: int) -> None:
-        for first, last in _blocks.split(c.indptr[start : stop + 1] - c.indptr[start], -(-len(data) // _blocks.CAST_STEP)):
-            rows = np.arange(start + first, start + last)
-            lo, hi = int(c.indptr[rows[0]]), int(c.indptr[rows[-1] + 1])
-            major = np.repeat(rows, np.diff(c.indptr[start + first : start + last + 1]))
-            place = (major, c.indices[lo:hi]) if c.major == 0 else (c.indices[lo:hi], major)
-            with np.errstate(all="ignore"):
-                _OPS[name](c.data[lo:hi], other[place], out=data[lo:hi])
-
-    if len(data):
-        block(0, c.n_major)
+    for start, stop in _blocks.split(c.indptr, -(-len(data) // _blocks.CAST_STEP)):
+        lo, hi = int(c.indptr[start]), int(c.indptr[stop])
+        major = np.repeat(np.arange(start, stop), np.diff(c.indptr[start : stop + 1]))
+        place = (major, c.indices[lo:hi]) if c.major == 0 else (c.indices[lo:hi], major)
+        with np.errstate(all="ignore"):
+            _OPS[name](c.data[lo:hi], other[place], out=data[lo:hi])
     return with_data(c, data)

@@ -49,11 +49,11 @@ class Kernels(Protocol):
 
     @staticmethod
     def moments_major(data: Values, indptr: Indptr, start: int, stop: int, out: Values) -> None:
-        """out[i - start] = (n, sum(v - shift), sum((v - shift)**2), shift), v = data[indptr[i]:indptr[i+1]], shift ~ mean(v)"""
+        """out[i - start] = (n, sum(v - shift), sum((v - shift)**2), shift), v = row i of data, shift near mean(v)"""
 
     @staticmethod
     def moments_minor(data: Values, indices: Indices, indptr: Indptr, start: int, stop: int, out: Values) -> int:
-        """out[indices[k], :3] += (1, d, d**2), d = data[k] - out[indices[k], 3], k as in sum_minor; -1, or a bad position"""
+        """out[j, :3] += (1, d, d**2), d = data[k] - out[j, 3], j = indices[k], k as in sum_minor; returns as there"""
 
     @staticmethod
     def scale_major(
@@ -89,7 +89,7 @@ class Kernels(Protocol):
         totals: Values,
         out: Values,
     ) -> None:
-        """t = totals[i - start] = sum(row i); out[k] = data[k] * (target / t), or log(1 + that); a row with t = 0 as it is"""
+        """t = totals[i - start] = sum(row i); out = row * (target / t), or log(1 + that); a row with t = 0 stays"""
 
 
 # For each engine: its module, the modules whose absence means that it is not installed, and how to install it.

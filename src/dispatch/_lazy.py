@@ -132,7 +132,7 @@ def to_dense(x: da.Array, *, order: str) -> da.Array:
 
 def binary(name: str, x1: Any, x2: Any) -> da.Array:
     """See `csraxis.multiply` and `csraxis.divide`."""
-    sparse = [is_dask(x) and is_sparse(x._meta) or is_sparse(x) for x in (x1, x2)]
+    sparse = [is_sparse(x._meta if is_dask(x) else x) for x in (x1, x2)]
     if all(sparse):
         raise TypeError(f"{name} of two sparse matrices is not supported; {_elementwise._PAIRS}")
     first = 1 if sparse[1] or not is_dask(x1) else 0

@@ -3,7 +3,6 @@
 Each function takes a container in memory and the axes to reduce, and keeps the reduced axes with length one.
 """
 
-from collections.abc import Iterator
 from math import prod
 from typing import Any, NamedTuple
 
@@ -13,15 +12,20 @@ from . import _blocks, _moments
 from ._config import kernels
 from ._inputs import Compressed, compressed, container, is_sparse, raise_bad_index, read_only
 from ._moments import Moments
+from ._pieces import (
+    COUNT_AS,
+    MOMENTS_AS,
+    SUM_AS,
+    as_one_row,
+    check,
+    flat_pieces,
+    kernel_dtype,
+    minor_blocks,
+    row_pieces,
+    run_rows,
+)
 
 Axes = tuple[int, ...]
-
-# The types that kernels take; the others are cast to one of them (or, at the same width, viewed as it).
-_SUM_AS = {"b1": "u1", "i1": "i4", "i2": "i4", "u4": "i8", "u8": "i8"}
-_MOMENTS_AS = {"b1": "u1", "i1": "i4", "i2": "i4", "u4": "i8", "u8": "f8"}
-_COUNT_AS = {"b1": "u1", "i1": "u1", "i2": "u2", "u4": "i4", "u8": "i8"}
-# The same low bits come out of signed and unsigned products.
-SCALE_AS = _COUNT_AS
 
 
 class Sums(NamedTuple):
@@ -29,20 +33,6 @@ class Sums(NamedTuple):
 
     total: np.ndarray
     n: int
-
-
-def kernel_dtype(dtype: np.dtype, table: dict[str, str]) -> np.dtype:
-    """The type that kernels take for values of `dtype`."""
-    return np.dtype(table.get(dtype.str[1:], dtype.newbyteorder("=")))
-
-
-def cast(values: np.ndarray, *dtypes: np.dtype) -> np.ndarray:
-    """The values in the last type, after the others in turn; integers of equal width are viewed, not copied."""
-    for dtype in dtypes:
-        if values.dtype != dtype:
-            view = values.dtype.kind in "biu" and dtype.kind in "iu" and values.dtype.itemsize == dtype.itemsize
-            values = values.view(dtype) if view else values.astype(dtype)
-    return values
 
 
 def n_reduced(shape: tuple[int, ...], axes: Axes) -> int:
@@ -73,23 +63,23 @@ def sum_dtype(dtype: np.dtype) -> np.dtype:
 
 
 def _sums(c: Compressed, axes: Axes, dtype: np.dtype) -> np.ndarray:
-    steps = (dtype, kernel_dtype(dtype, _SUM_AS))
+    steps = (dtype, kernel_dtype(dtype, SUM_AS))
     acc = np.dtype(float if dtype.kind == "f" else np.int64)
     kernel = kernels()
     if axes == (1 - c.major,):
         out = np.empty(c.n_major, acc)
 
         def rows(start: int, stop: int) -> None:
-            for data, indptr, first, n in row_pieces(c, start, stop, steps):
-                kernel.sum_major(data, indptr, 0, n, out[first : first + n])
+            for piece in row_pieces(c, start, stop, *steps):
+                kernel.sum_major(piece.data, piece.indptr, 0, piece.n, out[piece.first : piece.first + piece.n])
 
-        _run_rows(c, rows)
+        run_rows(c, rows)
     elif axes == (c.major,):
 
         def columns(start: int, stop: int) -> np.ndarray:
             part = np.zeros(c.n_minor, acc)
-            for data, indices, indptr, first in flat_pieces(c, start, stop, steps):
-                _check(c, first, kernel.sum_minor(data, indices, indptr, 0, 1, part))
+            for piece in flat_pieces(c, start, stop, *steps):
+                check(c, piece.lo, kernel.sum_minor(piece.data, piece.indices, piece.indptr, 0, 1, part))
             return part
 
         out = np.zeros(c.n_minor, acc)
@@ -107,18 +97,18 @@ def counts(x: Any, axes: Axes) -> np.ndarray:
     """How many elements are not zero, in int64."""
     x = container(x)
     if not is_sparse(x) or not axes:
-        return np.sum(to_ndarray(x) != 0, axis=axes, dtype=np.int64, keepdims=True)
+        return np.asarray(np.sum(to_ndarray(x) != 0, axis=axes, dtype=np.int64, keepdims=True))
     c = compressed(x, canonical=True)
     if c.data.dtype.kind == "c":
         c = c._replace(data=read_only(c.data != 0))
-    steps = (kernel_dtype(c.data.dtype, _COUNT_AS),)
+    steps = (kernel_dtype(c.data.dtype, COUNT_AS),)
     kernel = kernels()
     if axes == (c.major,):
 
         def columns(start: int, stop: int) -> np.ndarray:
             part = np.zeros(c.n_minor, np.int64)
-            for data, indices, indptr, first in flat_pieces(c, start, stop, steps):
-                _check(c, first, kernel.count_minor(data, indices, indptr, 0, 1, part))
+            for piece in flat_pieces(c, start, stop, *steps):
+                check(c, piece.lo, kernel.count_minor(piece.data, piece.indices, piece.indptr, 0, 1, part))
             return part
 
         out = np.zeros(c.n_minor, np.int64)
@@ -129,10 +119,10 @@ def counts(x: Any, axes: Axes) -> np.ndarray:
     out = np.empty(flat.n_major, np.int64)
 
     def rows(start: int, stop: int) -> None:
-        for data, indptr, first, n in row_pieces(flat, start, stop, steps):
-            kernel.count_major(data, indptr, 0, n, out[first : first + n])
+        for piece in row_pieces(flat, start, stop, *steps):
+            kernel.count_major(piece.data, piece.indptr, 0, piece.n, out[piece.first : piece.first + piece.n])
 
-    _run_rows(flat, rows)
+    run_rows(flat, rows)
     return keep_axes(out if len(axes) == 1 else out.sum(keepdims=True), axes)
 
 
@@ -160,15 +150,15 @@ def moments(x: Any, axes: Axes) -> Moments:
 
 
 def _major_records(c: Compressed) -> np.ndarray:
-    steps = (kernel_dtype(c.data.dtype, _MOMENTS_AS),)
+    steps = (kernel_dtype(c.data.dtype, MOMENTS_AS),)
     kernel = kernels()
     records = np.empty((c.n_major, 4))
 
     def rows(start: int, stop: int) -> None:
-        for data, indptr, first, n in row_pieces(c, start, stop, steps):
-            kernel.moments_major(data, indptr, 0, n, records[first : first + n])
+        for piece in row_pieces(c, start, stop, *steps):
+            kernel.moments_major(piece.data, piece.indptr, 0, piece.n, records[piece.first : piece.first + piece.n])
 
-    _run_rows(c, rows)
+    run_rows(c, rows)
     return records
 
 
@@ -178,22 +168,22 @@ def _minor_records(c: Compressed) -> np.ndarray:
     All blocks share one shift: the centre of the first 1/256 of the rows. If a column's mean is far from it, the column
     varies by so much more that the squares lose no more than 256 units in the last place.
     """
-    steps = (kernel_dtype(c.data.dtype, _MOMENTS_AS),)
+    steps = (kernel_dtype(c.data.dtype, MOMENTS_AS),)
     kernel = kernels()
 
     def columns(start: int, stop: int) -> np.ndarray:
         part = np.zeros((c.n_minor, 4))
         part[:, 3] = shift
-        for data, indices, indptr, first in flat_pieces(c, start, stop, steps):
-            _check(c, first, kernel.moments_minor(data, indices, indptr, 0, 1, part))
+        for piece in flat_pieces(c, start, stop, *steps):
+            check(c, piece.lo, kernel.moments_minor(piece.data, piece.indices, piece.indptr, 0, 1, part))
         return part
 
     head = max(c.n_major // 256, min(c.n_major, 256))
     shift = np.zeros(c.n_minor)
-    for data, indices, indptr, first in flat_pieces(c, 0, head, steps):
-        _check(c, first, kernel.check_indices(indices, indptr, 0, 1, c.n_minor))
+    for piece in flat_pieces(c, 0, head, *steps):
+        check(c, piece.lo, kernel.check_indices(piece.indices, piece.indptr, 0, 1, c.n_minor))
         # A value of the column itself (the last one): equal values then have their own value as the shift.
-        shift[indices] = data
+        shift[piece.indices] = piece.data
     shift[~np.isfinite(shift)] = 0
     with np.errstate(all="ignore"):
         shift = Moments(*columns(0, head).T).centred().shift
@@ -241,59 +231,6 @@ def check_all_indices(c: Compressed) -> None:
         raise_bad_index(c, bad)
 
 
-def _check(c: Compressed, first: int, bad: int) -> None:
-    """Raise ValueError if a kernel that began at position `first` found a bad index."""
-    if bad >= 0:
-        raise_bad_index(c, first + bad)
-
-
 def keep_axes(values: np.ndarray, axes: Axes) -> np.ndarray:
     """A vector of results with the reduced axes put back."""
     return values.reshape((1, -1) if axes == (0,) else (-1, 1))
-
-
-def minor_blocks(c: Compressed, part_size: int) -> list[tuple[int, int]]:
-    """The blocks that decide the order of addition over the major axis: few enough that partial sums cost little."""
-    return _blocks.split(c.indptr, int(np.clip(len(c.data) // (16 * max(part_size, 1)), 1, 64)))
-
-
-def as_one_row(c: Compressed) -> Compressed:
-    """All stored values in rows of equal length, whatever the rows of the matrix: for reductions over both axes."""
-    edges = np.append(np.arange(0, len(c.data), _blocks.CAST_STEP), len(c.data))
-    return c._replace(indptr=read_only(edges), n_major=len(edges) - 1, major=0)
-
-
-def _run_rows(c: Compressed, task: Any) -> None:
-    """task(start, stop) over blocks of rows, whose number cannot change the result."""
-    n_blocks = 4 * _blocks.workers(len(c.data))
-    for _ in _blocks.run(task, _blocks.split(c.indptr, n_blocks if n_blocks > 4 else 1), len(c.data)):
-        pass
-
-
-def row_pieces(
-    c: Compressed, start: int, stop: int, steps: tuple[np.dtype, ...]
-) -> Iterator[tuple[np.ndarray, np.ndarray, int, int]]:
-    """(data, indptr, first row, number of rows) of the rows [start, stop), cast: in one piece where no cast is needed."""
-    indptr = c.indptr[start : stop + 1]
-    values = int(indptr[-1] - indptr[0])
-    n_pieces = 1 if _is_free(c, steps) else -(-values // _blocks.CAST_STEP)
-    for first, last in _blocks.split(indptr - indptr[0], n_pieces):
-        lo, hi = int(indptr[first]), int(indptr[last])
-        data = read_only(cast(c.data[lo:hi], *steps))
-        yield data, read_only(indptr[first : last + 1] - lo), start + first, last - first
-
-
-def flat_pieces(
-    c: Compressed, start: int, stop: int, steps: tuple[np.dtype, ...]
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, int]]:
-    """(data, indices, indptr of one row, first position) of the stored values of rows [start, stop), cast."""
-    lo, hi = int(c.indptr[start]), int(c.indptr[stop])
-    step = max(hi - lo, 1) if _is_free(c, steps) else _blocks.CAST_STEP
-    for first, last in _blocks.split_flat(hi - lo, step):
-        data = read_only(cast(c.data[lo + first : lo + last], *steps))
-        yield data, c.indices[lo + first : lo + last], read_only(np.array([0, last - first])), lo + first
-
-
-def _is_free(c: Compressed, steps: tuple[np.dtype, ...]) -> bool:
-    """Whether a cast through these types only views the data."""
-    return np.shares_memory(cast(c.data[:1], *steps), c.data[:1]) or not len(c.data)

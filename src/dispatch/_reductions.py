@@ -15,7 +15,7 @@ from ._partials import Sums
 Axis = int | tuple[int, ...] | None
 
 
-def sum(x: Any, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdims: bool = False) -> Any:  # noqa: A001
+def sum(x: Any, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdims: bool = False) -> Any:
     """Sum of the elements over axes.
 
     Follows `sum` of the array API standard 2025.12. Floats are added in float64 whatever their type, integers modulo
@@ -106,8 +106,8 @@ def mean(x: Any, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdi
     result = _float_dtype(_dtype(x.dtype)) if dtype is None else _dtype(dtype)
     if result.kind not in "fc":
         raise TypeError(f"dtype of a mean must be floating or complex; got {result}")
-    values = x.dtype if dtype is None else result
-    return _reduce("mean", x, partial(_partials.sums, dtype=values), _add_sums, [_finish_mean], axis, keepdims, result)[0]
+    sums = partial(_partials.sums, dtype=x.dtype if dtype is None else result)
+    return _reduce("mean", x, sums, _add_sums, [_finish_mean], axis, keepdims, result)[0]
 
 
 def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Any:
@@ -227,7 +227,7 @@ def _variances(function: str, x: Any, axis: Axis, correction: float, keepdims: b
         raise TypeError(f"{function} is defined for real numbers; got x of dtype {x.dtype}")
     if isinstance(correction, bool) or not isinstance(correction, int | float | np.integer | np.floating):
         raise TypeError(f"correction must be a real number; got {correction!r}")
-    finishes = [
+    finishes: list[Callable[..., Any]] = [
         partial(_finish_moments, which=which, correction=float(correction))
         for which in (("mean", "var") if function == "mean_var" else (function,))
     ]

@@ -14,11 +14,10 @@ from ._inputs import (
     is_dask,
     is_sparse,
     one_axis,
-    raise_bad_index,
     read_only,
     with_data,
 )
-from ._partials import SCALE_AS, cast, kernel_dtype
+from ._pieces import SCALE_AS, cast, check, kernel_dtype, row_pieces, run_rows
 
 Op = Literal["multiply", "divide"]
 
@@ -185,19 +184,19 @@ def normalize_to(
         raise TypeError(f"normalize takes real numbers; got x of dtype {x.dtype}")
     if x.ndim != 2:
         raise ValueError(f"x must be 2-D, got shape {x.shape}")
-    known = totals is not None
-    if totals is None and (target_sum is None or not _fuses(x, axis)):
+    fused = totals is None and _fuses(x, axis)
+    if totals is None and (target_sum is None or not fused):
         totals = row_totals(x, axis, dtype)
-    if target_sum is None:
-        target_sum = median_of_positive(totals)
-    if _fuses(x, axis) and not known:
+    target = median_of_positive(totals) if target_sum is None else float(target_sum)
+    if fused:
         c = compressed(x, canonical=log1p)
         check_out(c, x, out, dtype)
-        data, totals = _normalize_major(c, float(target_sum), log1p, dtype, out)
-        return (x if out is x else with_data(c, data)), totals, float(target_sum)
+        data, totals = _normalize_major(c, target, log1p, dtype, out)
+        return (x if out is x else with_data(c, data)), totals, target
+    assert totals is not None
     from ._elementwise import log1p as take_log1p
 
-    factors = factors_for(totals, target_sum)
+    factors = factors_for(totals, target)
     if is_sparse(x):
         c = compressed(x, canonical=log1p)
         result = scale_sparse(c, factors, 1 - axis, False, dtype, out)
@@ -205,7 +204,7 @@ def normalize_to(
         result = _scale_dense(x, factors, 1 - axis, "multiply", dtype, out)
     if log1p:
         result = take_log1p(result, out=result)
-    return result, totals, float(target_sum)
+    return result, totals, target
 
 
 def row_totals(x: Any, axis: int, dtype: np.dtype) -> np.ndarray:
@@ -244,9 +243,7 @@ def scaled_dtype(x: np.dtype, factors: np.dtype, op: Op) -> np.dtype:
     return np.result_type(x, factors) if op == "multiply" and factors.kind != "f" else np.dtype(float)
 
 
-def scale_sparse(
-    c: Compressed, factors: np.ndarray, axis: int, divide: bool, dtype: np.dtype, out: Any = None
-) -> Any:
+def scale_sparse(c: Compressed, factors: np.ndarray, axis: int, divide: bool, dtype: np.dtype, out: Any = None) -> Any:
     """The source of c with its values scaled along `axis`, in `dtype`."""
     check_out(c, c.source, out, dtype)
     if axis != c.major or out is not None:
@@ -256,51 +253,21 @@ def scale_sparse(
         _scale_complex(c, factors, axis, divide, data)
         return out if out is not None else with_data(c, data)
     inner = kernel_dtype(dtype, SCALE_AS)
-    acc = np.dtype(float if dtype.kind == "f" else np.int64)
     to = cast(data, inner)
-    with np.errstate(all="ignore"):
-        factors = read_only(np.ascontiguousarray(cast(factors, acc)))
+    factors = read_only(np.ascontiguousarray(cast(factors, np.dtype(float if dtype.kind == "f" else np.int64))))
     kernel = kernels()
 
-    def block(lo: int, hi: int, indptr: np.ndarray, its_factors: np.ndarray) -> None:
-        source = cast(c.data[lo:hi], inner) if c.data.dtype == dtype else _cast_into(data[lo:hi], c.data[lo:hi], inner)
-        n = len(indptr) - 1
-        if axis == c.major:
-            kernel.scale_major(read_only(source), indptr, 0, n, its_factors, divide, to[lo:hi])
-        else:
-            bad = kernel.scale_minor(
-                read_only(source), c.indices[lo:hi], indptr, 0, n, its_factors, divide, to[lo:hi]
-            )
-            if bad >= 0:
-                raise_bad_index(c, lo + bad)
+    def rows(start: int, stop: int) -> None:
+        for p in row_pieces(c, start, stop, inner, into=data):
+            if axis == c.major:
+                its_factors = factors[p.first : p.first + p.n]
+                kernel.scale_major(p.data, p.indptr, 0, p.n, its_factors, divide, to[p.lo : p.hi])
+            else:
+                bad = kernel.scale_minor(p.data, p.indices, p.indptr, 0, p.n, factors, divide, to[p.lo : p.hi])
+                check(c, p.lo, bad)
 
-    for _ in _blocks.run(lambda *rows: _each_piece(c, rows, axis, factors, dtype, block), _blocks_for(c), len(data)):
-        pass
+    run_rows(c, rows)
     return out if out is not None else with_data(c, data)
-
-
-def _each_piece(c: Compressed, rows: tuple[int, int], axis: int, factors: np.ndarray, dtype: np.dtype, block: Any) -> None:
-    """block(lo, hi, indptr, factors) for the rows: in one piece, or in pieces that stay in cache where data are cast."""
-    start, stop = rows
-    indptr = c.indptr[start : stop + 1]
-    values = int(indptr[-1] - indptr[0])
-    pieces = 1 if c.data.dtype == dtype else -(-values // _blocks.CAST_STEP)
-    for first, last in _blocks.split(indptr - indptr[0], pieces):
-        lo, hi = int(indptr[first]), int(indptr[last])
-        its_factors = factors[start + first : start + last] if axis == c.major else factors
-        block(lo, hi, read_only(indptr[first : last + 1] - lo), its_factors)
-
-
-def _blocks_for(c: Compressed) -> list[tuple[int, int]]:
-    n_threads = _blocks.workers(len(c.data))
-    return _blocks.split(c.indptr, 4 * n_threads if n_threads > 1 else 1)
-
-
-def _cast_into(to: np.ndarray, values: np.ndarray, inner: np.dtype) -> np.ndarray:
-    """The values cast into the result's own buffer, seen as the type that the kernel takes."""
-    with np.errstate(all="ignore"):
-        to[...] = values
-    return cast(to, inner)
 
 
 def _scale_complex(c: Compressed, factors: np.ndarray, axis: int, divide: bool, data: np.ndarray) -> None:
@@ -352,17 +319,11 @@ def _normalize_major(
     kernel = kernels()
 
     def rows(start: int, stop: int) -> None:
-        indptr = c.indptr[start : stop + 1]
-        pieces = 1 if c.data.dtype == dtype else -(-int(indptr[-1] - indptr[0]) // _blocks.CAST_STEP)
-        for first, last in _blocks.split(indptr - indptr[0], pieces):
-            lo, hi = int(indptr[first]), int(indptr[last])
-            values = c.data[lo:hi] if c.data.dtype == dtype else _cast_into(data[lo:hi], c.data[lo:hi], dtype)
-            its_totals = totals[start + first : start + last]
-            rebased = read_only(indptr[first : last + 1] - lo)
-            kernel.normalize_major(read_only(values), rebased, 0, last - first, target, log, its_totals, data[lo:hi])
+        for p in row_pieces(c, start, stop, into=data):
+            its_totals = totals[p.first : p.first + p.n]
+            kernel.normalize_major(p.data, p.indptr, 0, p.n, target, log, its_totals, data[p.lo : p.hi])
 
-    for _ in _blocks.run(rows, _blocks_for(c), len(data)):
-        pass
+    run_rows(c, rows)
     return data, totals
 
 

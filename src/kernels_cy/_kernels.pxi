@@ -111,8 +111,9 @@ cdef inline float_t log1p_value(float_t x) noexcept nogil:
         f = (x * scale) * 0.25 + (scale * 0.25 - 1)
         s = f / (2 + f)
         z = s * s
-        r = z * (0.666666666666667 + z * (0.399999999998992 + z * (0.2857142862611452 + z * (0.22222211112104948
-            + z * (0.1818289077802613 + z * (0.15331666676597175 + z * 0.146171283998073))))))
+        r = z * (0.2857142862611452 + z * (0.22222211112104948 + z * (0.1818289077802613
+                 + z * (0.15331666676597175 + z * 0.146171283998073))))
+        r = z * (0.666666666666667 + z * (0.399999999998992 + r))
         h = 0.5 * f * f
         y = k * 0.6931471805582987 - ((h - (s * (h + r) + k * 1.6465949582897082e-12)) - f)
     y = y if x > <float_t>-1 else <float_t>NAN
@@ -248,7 +249,7 @@ def count_minor(const value_t[::1] data not None, const index_t[::1] indices not
 
 def moments_major(const value_t[::1] data not None, const int64_t[::1] indptr not None,
                   Py_ssize_t start, Py_ssize_t stop, double[:, ::1] out not None):
-    """out[i - start] = (n, sum(v - shift), sum((v - shift)**2), shift), v = data[indptr[i]:indptr[i+1]], shift ~ mean(v)"""
+    """out[i - start] = (n, sum(v - shift), sum((v - shift)**2), shift), v = row i of data, shift near mean(v)"""
     cdef Py_ssize_t i, n
     cdef double mean, shift, s1, s2
     cdef const value_t* row
@@ -276,7 +277,7 @@ def moments_major(const value_t[::1] data not None, const int64_t[::1] indptr no
 def moments_minor(const value_t[::1] data not None, const index_t[::1] indices not None,
                   const int64_t[::1] indptr not None, Py_ssize_t start, Py_ssize_t stop,
                   double[:, ::1] out not None):
-    """out[indices[k], :3] += (1, d, d**2), d = data[k] - out[indices[k], 3], k as in sum_minor; -1, or a bad position"""
+    """out[j, :3] += (1, d, d**2), d = data[k] - out[j, 3], j = indices[k], k as in sum_minor; returns as there"""
     cdef Py_ssize_t n_minor = out.shape[0], hi = indptr[stop], k, j, n
     cdef const index_t* index
     cdef const value_t* value
@@ -390,7 +391,7 @@ def log1p(const float_t[::1] data not None, Py_ssize_t start, Py_ssize_t stop, f
 def normalize_major(const float_t[::1] data not None, const int64_t[::1] indptr not None,
                     Py_ssize_t start, Py_ssize_t stop, double target, bint log, double[::1] totals not None,
                     float_t[::1] out not None):
-    """t = totals[i - start] = sum(row i); out[k] = data[k] * (target / t), or log(1 + that); a row with t = 0 as it is"""
+    """t = totals[i - start] = sum(row i); out = row * (target / t), or log(1 + that); a row with t = 0 stays"""
     cdef Py_ssize_t i, k, n
     cdef double total, factor
     cdef const float_t* row

@@ -23,7 +23,8 @@ def _log1p_f32(x):
     f = (x * scale) * np.float32(0.25) + (scale * np.float32(0.25) - np.float32(1))
     s = f / (np.float32(2) + f)
     z = s * s
-    r = z * (np.float32(0.6666668653488159) + z * (np.float32(0.39988768100738525) + z * np.float32(0.2958046793937683)))
+    r = z * (np.float32(0.39988768100738525) + z * np.float32(0.2958046793937683))
+    r = z * (np.float32(0.6666668653488159) + r)
     h = np.float32(0.5) * f * f
     y = k * np.float32(0.693145751953125) - ((h - (s * (h + r) + k * np.float32(1.428606765330187e-06))) - f)
     y = y if x > np.float32(-1) else np.float32(np.nan)
@@ -149,7 +150,7 @@ def count_minor(data, indices, indptr, start, stop, out):
 
 @_kernel
 def moments_major(data, indptr, start, stop, out):
-    """out[i - start] = (n, sum(v - shift), sum((v - shift)**2), shift), v = data[indptr[i]:indptr[i+1]], shift ~ mean(v)"""
+    """out[i - start] = (n, sum(v - shift), sum((v - shift)**2), shift), v = row i of data, shift near mean(v)"""
     for i in range(start, stop):
         row = data[indptr[i] : indptr[i + 1]]
         n = row.shape[0]
@@ -172,7 +173,7 @@ def moments_major(data, indptr, start, stop, out):
 
 @_kernel
 def moments_minor(data, indices, indptr, start, stop, out):
-    """out[indices[k], :3] += (1, d, d**2), d = data[k] - out[indices[k], 3], k as in sum_minor; -1, or a bad position"""
+    """out[j, :3] += (1, d, d**2), d = data[k] - out[j, 3], j = indices[k], k as in sum_minor; returns as there"""
     n_minor = np.uint64(out.shape[0])
     lo, hi = indptr[start], indptr[stop]
     row, index = data[lo:hi], indices[lo:hi]
@@ -228,7 +229,7 @@ def log1p(data, start, stop, out):
 
 @_kernel
 def normalize_major(data, indptr, start, stop, target, log, totals, out):
-    """t = totals[i - start] = sum(row i); out[k] = data[k] * (target / t), or log(1 + that); a row with t = 0 as it is"""
+    """t = totals[i - start] = sum(row i); out = row * (target / t), or log(1 + that); a row with t = 0 stays"""
     for i in range(start, stop):
         row, to = data[indptr[i] : indptr[i + 1]], out[indptr[i] : indptr[i + 1]]
         total = lane_sum(row)

@@ -51,8 +51,9 @@ def reusable(adata: Any, layer: str | None, obsm: str | None, dtype: np.dtype) -
     """
     x = get_matrix(adata, layer, obsm)
     # One reference is the AnnData's, one `x`'s, one that of getrefcount's argument.
-    referred = sys.getrefcount(x) > 3 or (is_sparse(x) and sys.getrefcount(x.data) > 2) or _base_is_referred_to(_buffer(x))
+    referred = sys.getrefcount(x) > 3 or (is_sparse(x) and sys.getrefcount(x.data) > 2)
     buffer = _buffer(x)
+    referred = referred or _base_is_referred_to(buffer)
     if buffer is None or buffer.dtype != dtype or not buffer.flags.writeable:
         return False
     if is_sparse(x) and not buffer.flags.c_contiguous:
@@ -84,7 +85,7 @@ def _elsewhere(adata: Any, buffer: np.ndarray) -> bool:
 
 
 def _buffers(adata: Any, skip: tuple[Any, ...] = ()) -> Iterator[np.ndarray]:
-    """The value buffers of all matrices of an AnnData, but for the one to skip: ("layer", its name, "obsm", its name)."""
+    """The value buffers of all matrices of an AnnData, but for that of the layer or obsm, or X, to skip."""
     _, layer, _, obsm = skip or (None, None, None, None)
     matrices = [matrix for key, matrix in adata.layers.items() if key != layer]
     matrices += [matrix for key, matrix in adata.obsm.items() if key != obsm]

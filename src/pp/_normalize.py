@@ -217,8 +217,10 @@ def _normalize(
     adata = adata.copy() if copy else adata
     if inplace:
         actual(adata)
-    in_place = inplace and not is_dask(get_matrix(adata, layer, obsm)) and (
-        reusable_for_log(adata, layer, obsm) if log else reusable(adata, layer, obsm, _dtype(adata, layer, obsm))
+    in_place = (
+        inplace
+        and not is_dask(get_matrix(adata, layer, obsm))
+        and (reusable_for_log(adata, layer, obsm) if log else reusable(adata, layer, obsm, _dtype(adata, layer, obsm)))
     )
     x = get_matrix(adata, layer, obsm)
     result, factors = _normalized(
@@ -321,7 +323,14 @@ def _totals_without_highly_expressed_lazily(x: Any, totals: Any, max_fraction: f
 
     options = {"align_arrays": False, "dtype": bool, "meta": np.empty((0, 0), bool)}
     flags = da.blockwise(
-        partial(_highly_expressed, max_fraction=max_fraction), "ij", x, "ij", totals, "i", adjust_chunks={"i": 1}, **options
+        partial(_highly_expressed, max_fraction=max_fraction),
+        "ij",
+        x,
+        "ij",
+        totals,
+        "i",
+        adjust_chunks={"i": 1},
+        **options,
     )
     keep = _lazy._along(~flags.any(axis=0).compute(), x, 1, "genes")
     options |= {"dtype": float, "meta": np.empty((0, 0))}

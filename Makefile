@@ -1,0 +1,36 @@
+# make demo    a virtual environment, csraxis with its compiled kernels, and the benchmark on the embedded matrix
+# make test    the same environment, and the whole suite with both engines required
+# make lint    ruff, cython-lint, mypy
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/installed
+	$(BIN)/python -m bench --quick
+
+test: $(VENV)/installed
+	CSRAXIS_REQUIRE_ENGINES=cython,numba $(BIN)/python -m pytest
+
+lint: $(VENV)/linted
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/cython-lint src/kernels_cy
+	$(BIN)/mypy src
+
+# Built again when the sources of the compiled kernels, or what they are built with, have changed.
+$(VENV)/installed: pyproject.toml setup.py $(wildcard src/kernels_cy/*.p*)
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"csraxis needs Python 3.11 or newer, not {sys.version}"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	CSRAXIS_REQUIRE_EXT=1 $(BIN)/python -m pip install --quiet --editable ".[all]"
+	touch $@
+
+$(VENV)/linted: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --group dev
+	touch $@
+
+clean:
+	rm -rf build dist $(VENV) src/*.egg-info src/kernels_cy/*.so

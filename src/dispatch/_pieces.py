@@ -1,0 +1,103 @@
+"""A compressed matrix in pieces that kernels take: cast to their types, a cache's worth at a time.
+
+Where the values have a type that kernels take, a piece is a whole block and nothing is copied.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import _blocks
+from ._inputs import Compressed, raise_bad_index, read_only
+
+# The types that kernels take for the others; at the same width they are viewed as it, else cast to it.
+SUM_AS = {"b1": "u1", "i1": "i4", "i2": "i4", "u4": "i8", "u8": "i8"}
+MOMENTS_AS = {"b1": "u1", "i1": "i4", "i2": "i4", "u4": "i8", "u8": "f8"}
+# Only zero or not matters to a count, and the low bits of a product are those of its unsigned factors.
+COUNT_AS = SCALE_AS = {"b1": "u1", "i1": "u1", "i2": "u2", "u4": "i4", "u8": "i8"}
+
+
+class Piece(NamedTuple):
+    """Stored values [lo, hi) of a matrix, as rows [first, first + n) of it, with an indptr that starts at 0."""
+
+    data: np.ndarray
+    indices: np.ndarray
+    indptr: np.ndarray
+    lo: int
+    hi: int
+    first: int
+    n: int
+
+
+def kernel_dtype(dtype: np.dtype, table: dict[str, str]) -> np.dtype:
+    """The type that kernels take for values of `dtype`."""
+    return np.dtype(table.get(dtype.str[1:], dtype.newbyteorder("=")))
+
+
+def cast(values: np.ndarray, *dtypes: np.dtype) -> np.ndarray:
+    """The values in the last type, after the others in turn; integers of equal width are viewed, not copied."""
+    for dtype in dtypes:
+        if values.dtype != dtype:
+            view = values.dtype.kind in "biu" and dtype.kind in "iu" and values.dtype.itemsize == dtype.itemsize
+            with np.errstate(all="ignore"):
+                values = values.view(dtype) if view else values.astype(dtype)
+    return values
+
+
+def row_pieces(
+    c: Compressed, start: int, stop: int, *dtypes: np.dtype, into: np.ndarray | None = None
+) -> Iterator[Piece]:
+    """The rows [start, stop), cast through `dtypes`; with `into`, by way of that buffer of the result's type."""
+    indptr = c.indptr[start : stop + 1]
+    through = dtypes if into is None else (into.dtype, *dtypes)
+    n_pieces = 1 if _is_free(c, through) else -(-int(indptr[-1] - indptr[0]) // _blocks.CAST_STEP)
+    for first, last in _blocks.split(indptr - indptr[0], n_pieces):
+        lo, hi = int(indptr[first]), int(indptr[last])
+        data = c.data[lo:hi]
+        if into is not None and into.dtype != data.dtype:
+            with np.errstate(all="ignore"):
+                into[lo:hi] = data
+            data = into[lo:hi]
+        data = read_only(cast(data, *dtypes))
+        its_indptr = read_only(indptr[first : last + 1] - lo)
+        yield Piece(data, c.indices[lo:hi], its_indptr, lo, hi, start + first, last - first)
+
+
+def flat_pieces(c: Compressed, start: int, stop: int, *dtypes: np.dtype) -> Iterator[Piece]:
+    """The stored values of the rows [start, stop), cast through `dtypes`, each piece as if it were one row."""
+    begin, end = int(c.indptr[start]), int(c.indptr[stop])
+    step = max(end - begin, 1) if _is_free(c, dtypes) else _blocks.CAST_STEP
+    for lo in range(begin, end, step):
+        hi = min(lo + step, end)
+        data = read_only(cast(c.data[lo:hi], *dtypes))
+        yield Piece(data, c.indices[lo:hi], read_only(np.array([0, hi - lo])), lo, hi, 0, 1)
+
+
+def as_one_row(c: Compressed) -> Compressed:
+    """All stored values in rows of equal length, whatever the rows of the matrix: for reductions over both axes."""
+    edges = np.append(np.arange(0, len(c.data), _blocks.CAST_STEP), len(c.data))
+    return c._replace(indptr=read_only(edges), n_major=len(edges) - 1, major=0)
+
+
+def minor_blocks(c: Compressed, part_size: int) -> list[tuple[int, int]]:
+    """The blocks that decide the order of addition over the major axis: few enough that partial sums cost little."""
+    return _blocks.split(c.indptr, int(np.clip(len(c.data) // (16 * max(part_size, 1)), 1, 64)))
+
+
+def run_rows(c: Compressed, task: Callable[[int, int], Any]) -> None:
+    """task(start, stop) over blocks of rows, whose number cannot change the result."""
+    n_threads = _blocks.workers(len(c.data))
+    for _ in _blocks.run(task, _blocks.split(c.indptr, 4 * n_threads if n_threads > 1 else 1), len(c.data)):
+        pass
+
+
+def check(c: Compressed, lo: int, bad: int) -> None:
+    """Raise ValueError if a kernel that began at position `lo` found a bad index."""
+    if bad >= 0:
+        raise_bad_index(c, lo + bad)
+
+
+def _is_free(c: Compressed, dtypes: tuple[np.dtype, ...]) -> bool:
+    """Whether a cast through these types only views the data."""
+    return not len(c.data) or np.shares_memory(cast(c.data[:1], *dtypes), c.data[:1])
