@@ -8,15 +8,17 @@ _moments      sums of squares that merge
 _pieces       what a kernel is given: values cast to its types, a cache's worth at a time
 _partials     reductions of one matrix in memory
 _reductions   sum, mean, var, std, mean_var, count_nonzero
-_scaling      axis_scale, normalize
+_scaling      axis_scale
 _elementwise  multiply, divide, log1p, to_dense
+_normalize    normalize
 _lazy         the same on Dask arrays (imported when the first one comes)
 """
 
 from ._config import config, get_config, set_config, show_config
 from ._elementwise import divide, log1p, multiply, to_dense
+from ._normalize import normalize
 from ._reductions import count_nonzero, mean, mean_var, std, sum, var
-from ._scaling import axis_scale, normalize
+from ._scaling import axis_scale
 
 __all__ = [
     "axis_scale",

@@ -141,7 +141,9 @@ def thread_count() -> int:
     if explicit:
         return explicit
     wanted = os.environ.get("CSRAXIS_NUM_THREADS")
-    return _check_threads(wanted, "CSRAXIS_NUM_THREADS") if wanted else _usable_processors()
+    if not wanted or wanted == "auto":
+        return _usable_processors()
+    return _check_threads(wanted, "CSRAXIS_NUM_THREADS")
 
 
 def _check_threads(value: int | str, source: str) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-from . import _elementwise, _scaling
+from . import _elementwise, _normalize, _scaling
 from ._inputs import check_dtype, container, is_dask, is_sparse
 
 # How many partials one task merges.
@@ -99,8 +99,8 @@ def normalize(
     if target_sum is None and totals is None:
         totals = row_totals(x, axis, dtype).compute()
     if target_sum is None:
-        target_sum = _scaling.median_of_positive(totals)
-    block = partial(_normalize, axis=axis, target_sum=float(target_sum), log1p=log1p, dtype=dtype)
+        target_sum = _normalize.median_of_positive(totals)
+    block = partial(_normalize_block, axis=axis, target_sum=float(target_sum), log1p=log1p, dtype=dtype)
     if x.numblocks[axis] == 1 and totals is None:
         return _map(block, "normalize", x, dtype)
     lazy_totals = row_totals(x, axis, dtype) if totals is None else totals
@@ -211,8 +211,8 @@ def _axis_scale(block: Any, factors: np.ndarray, **options: Any) -> Any:
     return _scaling.axis_scale(block, factors, **options)
 
 
-def _normalize(block: Any, totals: np.ndarray | None = None, **options: Any) -> Any:
-    return _scaling.normalize_to(container(block), totals=totals, **options)[0]
+def _normalize_block(block: Any, totals: np.ndarray | None = None, **options: Any) -> Any:
+    return _normalize.normalize_to(container(block), totals=totals, **options)[0]
 
 
 def _ravel_total(sums: Any, axis: int) -> np.ndarray:

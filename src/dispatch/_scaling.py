@@ -1,6 +1,5 @@
-"""Scaling along an axis: factors, normalisation to a total, and its fusion with the logarithm."""
+"""Scaling along an axis."""
 
-from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -98,140 +97,8 @@ def axis_scale(
     if zero_division == "one":
         factors = np.where(factors == 0, factors.dtype.type(1), factors)
     if not is_sparse(x):
-        return _scale_dense(x, factors, axis, op, dtype, out)
+        return scale_dense(x, factors, axis, op, dtype, out)
     return scale_sparse(compressed(x), factors, axis, op == "divide", dtype, out)
-
-
-def normalize(
-    x: Any,
-    /,
-    *,
-    axis: int = 1,
-    target_sum: float | None = None,
-    log1p: bool = False,
-    out: Any = None,
-) -> Any:
-    """Scale each row or column so that it sums to the target, and take log(1 + x) if asked to.
-
-    Total-count normalisation, as in `scanpy.pp.normalize_total` (and `scanpy.pp.log1p`). With `log1p` each row of a CSR
-    matrix is read and written once, and the bits are those of the two steps.
-
-    Parameters
-    ----------
-    x : ndarray, csr/csc array or matrix, or Dask array of these
-        Shape (n, m), real.
-    axis : int
-        1: each row is summed (over axis 1) and scaled; 0: each column.
-    target_sum : float, optional
-        What each row (column) sums to afterwards. None: the median of the totals that are positive; for a Dask array
-        this computes the totals now.
-    log1p : bool
-        Take the logarithm of one plus the scaled values.
-    out : the same object as x, optional
-        Work in the buffer of x. It must be writable and of the result's dtype.
-
-    Returns
-    -------
-    The class and format of x
-        In the dtype of x where that is floating, else float64. Rows whose total is zero stay as they are.
-
-    Raises
-    ------
-    TypeError
-        For any other container, and for complex numbers.
-    ValueError
-        For a target that is not positive, a malformed matrix, or an `out` that cannot hold the result.
-
-    Examples
-    --------
-    >>> import csraxis as cx, scipy.sparse as sp
-    >>> x = sp.csr_array([[1, 0, 3], [0, 0, 0], [0, 5, 0]])
-    >>> cx.normalize(x, target_sum=100).toarray()
-    array([[ 25.,   0.,  75.],
-           [  0.,   0.,   0.],
-           [  0., 100.,   0.]])
-    >>> cx.normalize(x, target_sum=100, log1p=True).toarray().round(3)
-    array([[3.258, 0.   , 4.331],
-           [0.   , 0.   , 0.   ],
-           [0.   , 4.615, 0.   ]])
-    """
-    x = container(x)
-    axis = one_axis(axis)
-    check_target(target_sum)
-    if is_dask(x):
-        from . import _lazy
-
-        return _lazy.normalize(x, axis=axis, target_sum=target_sum, log1p=log1p, out=out)
-    return normalize_to(x, axis=axis, target_sum=target_sum, log1p=log1p, out=out)[0]
-
-
-def normalize_to(
-    x: Any,
-    *,
-    axis: int,
-    target_sum: float | None,
-    log1p: bool,
-    out: Any = None,
-    dtype: np.dtype | None = None,
-    totals: np.ndarray | None = None,
-) -> tuple[Any, np.ndarray, float]:
-    """`normalize` in memory: the result in `dtype`, the totals (float64) and the target that was used.
-
-    Totals that were known before (of a part of the columns, or over several chunks) replace the row's own.
-    """
-    dtype = np.dtype(dtype or (x.dtype if x.dtype.kind == "f" else float)).newbyteorder("=")
-    if x.dtype.kind == "c":
-        raise TypeError(f"normalize takes real numbers; got x of dtype {x.dtype}")
-    if x.ndim != 2:
-        raise ValueError(f"x must be 2-D, got shape {x.shape}")
-    fused = totals is None and _fuses(x, axis)
-    if totals is None and (target_sum is None or not fused):
-        totals = row_totals(x, axis, dtype)
-    target = median_of_positive(totals) if target_sum is None else float(target_sum)
-    if fused:
-        c = compressed(x, canonical=log1p)
-        check_out(c, x, out, dtype)
-        data, totals = _normalize_major(c, target, log1p, dtype, out)
-        return (x if out is x else with_data(c, data)), totals, target
-    assert totals is not None
-    from ._elementwise import log1p as take_log1p
-
-    factors = factors_for(totals, target)
-    if is_sparse(x):
-        c = compressed(x, canonical=log1p)
-        result = scale_sparse(c, factors, 1 - axis, False, dtype, out)
-    else:
-        result = _scale_dense(x, factors, 1 - axis, "multiply", dtype, out)
-    if log1p:
-        result = take_log1p(result, out=result)
-    return result, totals, target
-
-
-def row_totals(x: Any, axis: int, dtype: np.dtype) -> np.ndarray:
-    """Sums over `axis` of the values cast to `dtype`, in float64."""
-    return _partials.sums(x, (axis,), dtype).total.ravel()
-
-
-def median_of_positive(totals: Any) -> float:
-    """The default target: scanpy's median over the cells that have counts; 1 if none has."""
-    positive = totals[totals > 0]
-    return float(np.median(positive)) if len(positive) else 1.0
-
-
-def factors_for(totals: np.ndarray, target_sum: float) -> np.ndarray:
-    """What each row is multiplied by; the formula of the kernel `normalize_major`."""
-    with np.errstate(all="ignore"):
-        return np.where(totals != 0, np.float64(target_sum) / totals, 1.0)
-
-
-def check_target(target_sum: Any) -> None:
-    """ValueError unless the target is None or a positive number."""
-    if target_sum is None:
-        return
-    if not isinstance(target_sum, Real | np.number) or isinstance(target_sum, bool):
-        raise TypeError(f"target_sum must be a positive number or None, got {target_sum!r}")
-    if not 0 < float(target_sum) < np.inf:
-        raise ValueError(f"target_sum must be a positive number or None, got {target_sum!r}")
 
 
 def scaled_dtype(x: np.dtype, factors: np.dtype, op: Op) -> np.dtype:
@@ -246,7 +113,7 @@ def scaled_dtype(x: np.dtype, factors: np.dtype, op: Op) -> np.dtype:
 def scale_sparse(c: Compressed, factors: np.ndarray, axis: int, divide: bool, dtype: np.dtype, out: Any = None) -> Any:
     """The source of c with its values scaled along `axis`, in `dtype`."""
     check_out(c, c.source, out, dtype)
-    if axis != c.major or out is not None:
+    if axis != c.major and (out is not None or dtype.kind == "c"):  # before anything is written, or read by NumPy
         _partials.check_all_indices(c)
     data = out.data[: len(c.data)] if out is not None else np.empty(len(c.data), dtype)
     if dtype.kind == "c":
@@ -287,7 +154,7 @@ def _scale_complex(c: Compressed, factors: np.ndarray, axis: int, divide: bool, 
                     setattr(data[lo:hi], part, values / each if divide else values * each)
 
 
-def _scale_dense(x: np.ndarray, factors: np.ndarray, axis: int, op: Op, dtype: np.dtype, out: Any) -> np.ndarray:
+def scale_dense(x: np.ndarray, factors: np.ndarray, axis: int, op: Op, dtype: np.dtype, out: Any) -> np.ndarray:
     if out is not None and out is not x:
         raise ValueError("out must be x itself, or None")
     if out is not None and (x.dtype != dtype or not x.flags.writeable):
@@ -304,27 +171,6 @@ def _scale_dense(x: np.ndarray, factors: np.ndarray, axis: int, op: Op, dtype: n
                 x[start:stop] if dtype.kind == "c" else x[start:stop].astype(dtype, copy=False), its_factors
             )
     return result
-
-
-def _fuses(x: Any, axis: int) -> bool:
-    """Whether the axis that is summed is the one that is stored together."""
-    return is_sparse(x) and x.format == ("csr" if axis == 1 else "csc")
-
-
-def _normalize_major(
-    c: Compressed, target: float, log: bool, dtype: np.dtype, out: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    data = out.data[: len(c.data)] if out is not None else np.empty(len(c.data), dtype)
-    totals = np.empty(c.n_major)
-    kernel = kernels()
-
-    def rows(start: int, stop: int) -> None:
-        for p in row_pieces(c, start, stop, into=data):
-            its_totals = totals[p.first : p.first + p.n]
-            kernel.normalize_major(p.data, p.indptr, 0, p.n, target, log, its_totals, data[p.lo : p.hi])
-
-    run_rows(c, rows)
-    return data, totals
 
 
 def check_out(c: Compressed, x: Any, out: Any, dtype: np.dtype) -> None:

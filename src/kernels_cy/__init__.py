@@ -14,21 +14,23 @@ _ABSENT = f"{__name__}._kernels"
 
 def _choose() -> str:
     """The level to load: CSRAXIS_CPU, or the highest that was built and that the processor has."""
-    highest = x86_64_level()
-    runnable = [f"v{level}" for level in range(highest, 1, -1)] or ["base"]
+    levels = {f"x86-64-v{level}": f"v{level}" for level in range(x86_64_level(), 1, -1)} or {"generic": "base"}
     wanted = os.environ.get("CSRAXIS_CPU")
-    if wanted and wanted != "generic":
-        level = wanted.removeprefix("x86-64-")
-        if level not in runnable:
-            raise ValueError(
-                f"CSRAXIS_CPU={wanted}: this processor can run "
-                + ", ".join(f"x86-64-{level}" for level in runnable if level != "base")
-            )
-        runnable = [level]
-    for level in runnable:
-        if find_spec(f"{__name__}._kernels_{level}"):
+    if wanted:
+        chosen = levels.get(wanted) or levels.get(f"x86-64-{wanted}")
+        if not chosen:
+            raise ValueError(f"CSRAXIS_CPU={wanted}: this processor can run {', '.join(levels)}")
+        if not _is_built(chosen):
+            raise ValueError(f"CSRAXIS_CPU={wanted}: these kernels were not compiled")
+        return chosen
+    for level in levels.values():
+        if _is_built(level):
             return level
-    raise ModuleNotFoundError(f"no kernels were compiled for any of {runnable}", name=_ABSENT)
+    raise ModuleNotFoundError(f"no kernels were compiled for any of {', '.join(levels)}", name=_ABSENT)
+
+
+def _is_built(level: str) -> bool:
+    return find_spec(f"{__name__}._kernels_{level}") is not None
 
 
 _level = _choose()

@@ -10,7 +10,7 @@ import numpy as np
 from ..dispatch import _blocks
 from ..dispatch import log1p as take_log1p
 from ..dispatch._inputs import compressed, container, is_dask, is_sparse
-from ..dispatch._scaling import check_target, median_of_positive, normalize_to, row_totals
+from ..dispatch._normalize import check_target, median_of_positive, normalize_to, row_totals
 from ._anndata import actual, get_matrix, is_anndata, reusable, set_matrix
 
 
