@@ -7,12 +7,12 @@ on the matrix alone, so the number of threads never changes a bit of a result.
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 import numpy as np
 
-from . import _config
+from . import _config, _engines
 
 Result = TypeVar("Result")
 
@@ -42,6 +42,12 @@ def split_flat(n_values: int, step: int) -> list[tuple[int, int]]:
     return [(start, min(start + step, n_values)) for start in range(0, n_values, step)]
 
 
+def per_thread(indptr: np.ndarray) -> list[tuple[int, int]]:
+    """Blocks for work whose result does not depend on them: a few for each thread, so that none waits long."""
+    n_threads = workers(int(indptr[-1]))
+    return split(indptr, 4 * n_threads if n_threads > 1 else 1)
+
+
 def workers(n_values: int) -> int:
     """How many threads to use for so many stored values, here and now."""
     if n_values < PARALLEL_FROM or getattr(_thread, "in_pool", False):
@@ -68,7 +74,7 @@ def run(task: Callable[[int, int], Result], blocks: list[tuple[int, int]], n_val
 
 
 def _submit(task: Callable, blocks: list[tuple[int, int]], n_threads: int) -> list[Any]:
-    """A future for each block, in order; for fewer of them if the interpreter is shutting down."""
+    """A future for each block, in order; for fewer of them if no thread can be started (a limit, interpreter's end)."""
     global _pool, _pool_size
     futures: list[Any] = []
     with _lock:
@@ -79,22 +85,36 @@ def _submit(task: Callable, blocks: list[tuple[int, int]], n_threads: int) -> li
             _pool_size = n_threads
         try:
             for block in blocks:
-                futures.append(_pool.submit(task, *block))
+                futures.append(Future())
+                _pool.submit(_work, futures[-1], task, block)
         except RuntimeError:
-            pass
+            # The pool may have put the block in its queue before it failed to start a thread for it: an in-place task
+            # that ran there and here would scale twice.
+            if futures[-1].cancel():
+                futures.pop()
     return futures
+
+
+def _work(future: Future, task: Callable, block: tuple[int, int]) -> None:
+    """Do one block, unless it was cancelled."""
+    if future.set_running_or_notify_cancel():
+        try:
+            future.set_result(task(*block))
+        except BaseException as error:
+            future.set_exception(error)
 
 
 def _enter_pool() -> None:
     _thread.in_pool = True
 
 
-def _forget_pool() -> None:
-    """After a fork the child has no threads: it makes its own pool, with a lock that nobody holds."""
+def _start_anew() -> None:
+    """After a fork the child has one thread: no pool, and no lock may be held by another."""
     global _pool, _lock
     _pool = None
     _lock = threading.Lock()
+    _engines.lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
+    os.register_at_fork(after_in_child=_start_anew)

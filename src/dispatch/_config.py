@@ -2,14 +2,12 @@
 
 import os
 import platform
-import threading
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from . import _engines
 
-_lock = threading.RLock()
 _settings: dict[str, Any] = {"engine": None, "threads": None}
 
 
@@ -48,7 +46,7 @@ def set_config(*, engine: str | None = None, threads: int | str | None = None) -
             _engines.load(changes["engine"])
     if threads is not None:
         changes["threads"] = None if threads == "auto" else _check_threads(threads, "threads")
-    with _lock:
+    with _engines.lock:
         _settings.update(changes)
 
 
@@ -71,14 +69,14 @@ class config:
         self._before: list[dict[str, Any]] = []
 
     def __enter__(self) -> "config":
-        with _lock:
+        with _engines.lock:
             before = dict(_settings)
             set_config(**self._changes)  # type: ignore[arg-type]
             self._before.append(before)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with _lock:
+        with _engines.lock:
             _settings.update(self._before.pop())
 
 

@@ -32,6 +32,10 @@ class Kernels(Protocol):
         """Position of the first of indices[indptr[start]:indptr[stop]] that is not in [0, n_minor), or -1"""
 
     @staticmethod
+    def is_canonical(indices: Indices, indptr: Indptr, start: int, stop: int) -> bool:
+        """Whether indices[indptr[i]:indptr[i+1]] strictly increase for each i in [start, stop)"""
+
+    @staticmethod
     def sum_major(data: Values, indptr: Indptr, start: int, stop: int, out: Values) -> None:
         """out[i - start] = sum(data[indptr[i]:indptr[i+1]]) for i in [start, stop)"""
 
@@ -102,15 +106,18 @@ ENGINES = {
     "numba": ("csraxis.kernels_nb", ("numba",), 'pip install "csraxis[numba]"'),
 }
 
-_lock = threading.RLock()
+# Guards the engines loaded and the configuration.
+lock = threading.RLock()
 _loaded: dict[str, Kernels] = {}
 _default: str | None = None
 
 
 def load(name: str) -> Kernels:
     """The engine of that name; ImportError with the install line if it is absent."""
+    if name in _loaded:
+        return _loaded[name]
     module, absent, install = ENGINES[name]
-    with _lock:
+    with lock:
         if name not in _loaded:
             try:
                 _loaded[name] = import_module(module)  # type: ignore[assignment]

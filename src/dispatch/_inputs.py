@@ -10,6 +10,9 @@ import scipy.sparse as sp
 from array_api_compat import is_dask_array as is_dask
 from numpy.lib.array_utils import normalize_axis_tuple
 
+from . import _blocks
+from ._config import kernels
+
 ACCEPTED = "numpy.ndarray, scipy.sparse csr/csc array or matrix (2-D), or a dask.array.Array of these"
 
 _SPARSE = (sp.csr_array, sp.csc_array, sp.csr_matrix, sp.csc_matrix)
@@ -91,20 +94,24 @@ def compressed(x: Any, *, canonical: bool = False, name: str = "x") -> Compresse
     check_dtype(data.dtype, f"{name}.data")
     indices, indptr = _integers(indices, f"{name}.indices"), _integers(indptr, f"{name}.indptr").astype(np.int64)
     nnz = _check_indptr(indptr, n_major, len(data), len(indices), name)
-    if canonical and not x.has_canonical_format:
-        x = x.copy()
-        x.sum_duplicates()
-        return compressed(x, name=name)
-    native = data.dtype.newbyteorder("=")
-    return Compressed(
-        read_only(np.ascontiguousarray(data[:nnz], native)),
-        read_only(np.ascontiguousarray(indices[:nnz])),
-        read_only(indptr),
-        n_major,
-        n_minor,
-        major,
-        x,
-    )
+    data = np.ascontiguousarray(data[:nnz], data.dtype.newbyteorder("="))
+    indices = np.ascontiguousarray(indices[:nnz])
+    c = Compressed(read_only(data), read_only(indices), read_only(indptr), n_major, n_minor, major, x)
+    if not canonical or _is_canonical(c):
+        return c
+    ordered = type(x)((data.copy(), indices.copy(), indptr.copy()), shape=x.shape)
+    ordered.sum_duplicates()
+    return compressed(ordered, name=name)
+
+
+def _is_canonical(c: Compressed) -> bool:
+    """Whether rows are sorted and without duplicates: SciPy's cached answer, or one found now and cached."""
+    if not (hasattr(c.source, "_has_canonical_format") or getattr(c.source, "_has_sorted_indices", True) is False):
+        kernel = kernels()
+        blocks = _blocks.per_thread(c.indptr)
+        found = _blocks.run(lambda *block: kernel.is_canonical(c.indices, c.indptr, *block), blocks, len(c.data))
+        c.source.has_canonical_format = all(list(found))
+    return c.source.has_canonical_format
 
 
 def _vector(array: Any, name: str) -> np.ndarray:

@@ -50,11 +50,19 @@ def sums(x: Any, axes: Axes, dtype: np.dtype | None = None) -> Sums:
         with np.errstate(all="ignore"):
             x = x if x.dtype == dtype else x.astype(dtype)
             return Sums(np.sum(x, axis=axes, dtype=sum_dtype(dtype), keepdims=True), n)
-    c = compressed(x)
+    # True and True in one place are True, not two.
+    c = compressed(x, canonical=x.dtype.kind == "b")
     if dtype.kind == "c":
         real, imag = (c._replace(data=read_only(np.ascontiguousarray(part))) for part in (c.data.real, c.data.imag))
-        return Sums(_sums(real, axes, np.dtype(float)) + 1j * _sums(imag, axes, np.dtype(float)), n)
+        return Sums(as_complex(_sums(real, axes, np.dtype(float)), _sums(imag, axes, np.dtype(float))), n)
     return Sums(_sums(c, axes, dtype), n)
+
+
+def as_complex(real: np.ndarray, imag: np.ndarray) -> np.ndarray:
+    """Complex numbers of their parts, also where those are infinite (there real + 1j * imag gives NaN)."""
+    result = np.empty(real.shape, complex)
+    result.real, result.imag = real, imag
+    return result
 
 
 def sum_dtype(dtype: np.dtype) -> np.dtype:
@@ -84,7 +92,7 @@ def _sums(c: Compressed, axes: Axes, dtype: np.dtype) -> np.ndarray:
 
         out = np.zeros(c.n_minor, acc)
         for part in _blocks.run(columns, minor_blocks(c, c.n_minor), len(c.data)):
-            out += part
+            _add_to(out, part)
     else:
         flat = as_one_row(c)
         parts = _sums(flat, (1,), dtype).ravel().view(acc)
@@ -189,7 +197,7 @@ def _minor_records(c: Compressed) -> np.ndarray:
         shift = Moments(*columns(0, head).T).centred().shift
     records = np.zeros((c.n_minor, 4))
     for part in _blocks.run(columns, minor_blocks(c, 4 * c.n_minor), len(c.data)):
-        records += part
+        _add_to(records, part)
     records[:, 3] = shift
     return records
 
@@ -220,8 +228,10 @@ def to_ndarray(x: Any, order: str = "C") -> np.ndarray:
     """A container in memory as an ndarray."""
     if not is_sparse(x):
         return np.asarray(x, order=order)  # type: ignore[call-overload]
-    check_all_indices(compressed(x))
-    return x.toarray(order=order)
+    c = compressed(x)
+    check_all_indices(c)
+    # SciPy takes no byte-swapped data.
+    return type(x)((c.data, c.indices, c.indptr), shape=x.shape).toarray(order=order)
 
 
 def check_all_indices(c: Compressed) -> None:
@@ -229,6 +239,11 @@ def check_all_indices(c: Compressed) -> None:
     bad = kernels().check_indices(c.indices, c.indptr, 0, c.n_major, c.n_minor)
     if bad >= 0:
         raise_bad_index(c, bad)
+
+
+def _add_to(out: np.ndarray, part: np.ndarray) -> None:
+    with np.errstate(all="ignore"):  # inf - inf
+        out += part
 
 
 def keep_axes(values: np.ndarray, axes: Axes) -> np.ndarray:

@@ -87,8 +87,7 @@ def minor_blocks(c: Compressed, part_size: int) -> list[tuple[int, int]]:
 
 def run_rows(c: Compressed, task: Callable[[int, int], Any]) -> None:
     """task(start, stop) over blocks of rows, whose number cannot change the result."""
-    n_threads = _blocks.workers(len(c.data))
-    for _ in _blocks.run(task, _blocks.split(c.indptr, 4 * n_threads if n_threads > 1 else 1), len(c.data)):
+    for _ in _blocks.run(task, _blocks.per_thread(c.indptr), len(c.data)):
         pass
 
 

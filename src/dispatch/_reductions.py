@@ -106,7 +106,9 @@ def mean(x: Any, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdi
     result = _float_dtype(_dtype(x.dtype)) if dtype is None else _dtype(dtype)
     if result.kind not in "fc":
         raise TypeError(f"dtype of a mean must be floating or complex; got {result}")
-    sums = partial(_partials.sums, dtype=x.dtype if dtype is None else result)
+    # 64-bit integers would be added modulo 2**64.
+    values = x.dtype if dtype is None and x.dtype.itemsize < 8 else result
+    sums = partial(_partials.sums, dtype=values)
     return _reduce("mean", x, sums, _add_sums, [_finish_mean], axis, keepdims, result)[0]
 
 
@@ -259,7 +261,7 @@ def _shape(merged: Any, finish: Callable, axes: tuple[int, ...], keepdims: bool,
     """The finished values, rounded to their type; without the reduced axes unless they are to be kept."""
     with np.errstate(all="ignore"):
         values = np.asarray(finish(merged)).astype(dtype)
-    return values if keepdims else values.reshape([n for i, n in enumerate(values.shape) if i not in axes])[()]
+    return values.reshape([n for i, n in enumerate(values.shape) if keepdims or i not in axes])[()]
 
 
 def _add_sums(parts: list[Sums]) -> Sums:
@@ -283,7 +285,10 @@ def _finish_sum(sums: Sums) -> np.ndarray:
 
 
 def _finish_mean(sums: Sums) -> np.ndarray:
-    return sums.total / np.float64(sums.n)
+    n = np.float64(sums.n)
+    if sums.total.dtype.kind == "c":
+        return _partials.as_complex(sums.total.real / n, sums.total.imag / n)
+    return sums.total / n
 
 
 def _finish_moments(moments: Moments, which: str, correction: float) -> np.ndarray:

@@ -41,6 +41,7 @@ cpu: str = "generic" if _level == "base" else f"x86-64-{_level}"
 check_indices = _kernels.check_indices
 count_major = _kernels.count_major
 count_minor = _kernels.count_minor
+is_canonical = _kernels.is_canonical
 log1p = _kernels.log1p
 moments_major = _kernels.moments_major
 moments_minor = _kernels.moments_minor

@@ -157,6 +157,23 @@ def check_indices(const index_t[::1] indices not None, const int64_t[::1] indptr
     return bad
 
 
+def is_canonical(const index_t[::1] indices not None, const int64_t[::1] indptr not None,
+                 Py_ssize_t start, Py_ssize_t stop):
+    """Whether indices[indptr[i]:indptr[i+1]] strictly increase for each i in [start, stop)"""
+    cdef Py_ssize_t i, k, n
+    cdef const index_t* row
+    cdef int falls = 0
+    with nogil:
+        for i in range(start, stop):
+            row = &indices[0] + indptr[i]
+            n = indptr[i + 1] - indptr[i] - 1
+            for k in range(n):
+                falls |= row[k] >= row[k + 1]
+            if falls:
+                break
+    return not falls
+
+
 def sum_major(const value_t[::1] data not None, const int64_t[::1] indptr not None,
               Py_ssize_t start, Py_ssize_t stop, acc_t[::1] out not None):
     """out[i - start] = sum(data[indptr[i]:indptr[i+1]]) for i in [start, stop)"""

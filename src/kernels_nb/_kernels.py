@@ -104,6 +104,19 @@ def check_indices(indices, indptr, start, stop, n_minor):
 
 
 @_kernel
+def is_canonical(indices, indptr, start, stop):
+    """Whether indices[indptr[i]:indptr[i+1]] strictly increase for each i in [start, stop)"""
+    for i in range(start, stop):
+        row = indices[indptr[i] : indptr[i + 1]]
+        falls = False
+        for k in range(row.shape[0] - 1):
+            falls |= row[k] >= row[k + 1]
+        if falls:
+            return False
+    return True
+
+
+@_kernel
 def sum_major(data, indptr, start, stop, out):
     """out[i - start] = sum(data[indptr[i]:indptr[i+1]]) for i in [start, stop)"""
     for i in range(start, stop):

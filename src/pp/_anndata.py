@@ -17,10 +17,18 @@ def is_anndata(x: Any) -> bool:
     return anndata is not None and isinstance(x, anndata.AnnData)
 
 
+def warn(message: str) -> None:
+    """A UserWarning that points at the line which called csraxis."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("csraxis."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
+
+
 def actual(adata: Any) -> None:
     """Make a view a copy of its own, with a warning, as scanpy does: its parent must not change."""
     if adata.is_view:
-        warnings.warn("Received a view of an AnnData. Making a copy.", UserWarning, stacklevel=3)
+        warn("Received a view of an AnnData. Making a copy.")
         adata._init_as_actual(adata.copy())
 
 
@@ -50,25 +58,32 @@ def reusable(adata: Any, layer: str | None, obsm: str | None, dtype: np.dtype) -
     AnnData. Only where something else refers to the buffer are all AnnData objects of the process looked at.
     """
     x = get_matrix(adata, layer, obsm)
-    # One reference is the AnnData's, one `x`'s, one that of getrefcount's argument.
-    referred = sys.getrefcount(x) > 3 or (is_sparse(x) and sys.getrefcount(x.data) > 2)
-    buffer = _buffer(x)
-    referred = referred or _base_is_referred_to(buffer)
-    if buffer is None or buffer.dtype != dtype or not buffer.flags.writeable:
+    referred = sys.getrefcount(x) > _LONE + 1  # the other reference is the AnnData's
+    buffer = x.data if is_sparse(x) else x
+    referred |= is_sparse(x) and sys.getrefcount(buffer) > _LONE + 1  # the other is the matrix's
+    if buffer.dtype != dtype or not buffer.flags.writeable:
         return False
     if is_sparse(x) and not buffer.flags.c_contiguous:
         return False
     if any(np.may_share_memory(buffer, other) for other in _buffers(adata, skip=("layer", layer, "obsm", obsm))):
         return False
-    return not (referred and _elsewhere(adata, buffer))
+    return not ((referred or _base_is_referred_to(buffer)) and _elsewhere(adata, buffer))
 
 
-def _base_is_referred_to(array: np.ndarray | None) -> bool:
+def _references_of_a_variable() -> int:
+    x = object()
+    return sys.getrefcount(x)
+
+
+# What getrefcount says of an object that one variable refers to: 2, or less where Python lends it the reference (3.14).
+_LONE = _references_of_a_variable()
+
+
+def _base_is_referred_to(array: np.ndarray) -> bool:
     """Whether anything but this view may use the memory of the arrays that it is a view of."""
-    while array is not None and array.base is not None:
+    while array.base is not None:
         array = array.base
-        # One reference is the view's, one `array`'s, one that of getrefcount's argument.
-        if not isinstance(array, np.ndarray) or sys.getrefcount(array) > 3:
+        if not isinstance(array, np.ndarray) or sys.getrefcount(array) > _LONE + 1:  # the other is the view's
             return True
     return False
 
@@ -76,11 +91,12 @@ def _base_is_referred_to(array: np.ndarray | None) -> bool:
 def _elsewhere(adata: Any, buffer: np.ndarray) -> bool:
     """Whether another AnnData of the process holds the buffer."""
     kind = sys.modules["anndata"].AnnData
+    others = [other for other in gc.get_objects() if issubclass(type(other), kind) and other is not adata]
     return any(
-        np.may_share_memory(buffer, other)
-        for candidate in gc.get_objects()
-        if issubclass(type(candidate), kind) and candidate is not adata and not candidate.is_view
-        for other in _buffers(candidate)
+        np.may_share_memory(buffer, its_buffer)
+        for other in others
+        if hasattr(other, "layers") and not other.is_view  # without: one whose construction failed
+        for its_buffer in _buffers(other)
     )
 
 
@@ -96,14 +112,9 @@ def _buffers(adata: Any, skip: tuple[Any, ...] = ()) -> Iterator[np.ndarray]:
     if not adata.isbacked and (not skip or layer is not None or obsm is not None):
         matrices.append(adata.X)
     for matrix in matrices:
-        buffer = _buffer(matrix)
-        if buffer is not None:
-            yield buffer
-
-
-def _buffer(matrix: Any) -> np.ndarray | None:
-    """The array that holds the values."""
-    data = getattr(matrix, "data", None) if hasattr(matrix, "format") else matrix
-    if type(data).__module__.startswith("pandas"):
-        data = data.to_numpy()
-    return data if isinstance(data, np.ndarray) else None
+        if hasattr(matrix, "iloc"):  # a DataFrame: to_numpy() of the whole may be a copy
+            yield from (matrix.iloc[:, column].to_numpy() for column in range(matrix.shape[1]))
+        else:
+            data = getattr(matrix, "data", None) if hasattr(matrix, "format") else matrix
+            if isinstance(data, np.ndarray):
+                yield data

@@ -1,6 +1,5 @@
 """Total-count normalisation and the logarithm."""
 
-import warnings
 from functools import partial
 from numbers import Real
 from typing import Any
@@ -11,7 +10,8 @@ from ..dispatch import _blocks
 from ..dispatch import log1p as take_log1p
 from ..dispatch._inputs import compressed, container, is_dask, is_sparse
 from ..dispatch._normalize import check_target, median_of_positive, normalize_to, row_totals
-from ._anndata import actual, get_matrix, is_anndata, reusable, set_matrix
+from ..dispatch._partials import check_all_indices
+from ._anndata import actual, get_matrix, is_anndata, reusable, set_matrix, warn
 
 
 def normalize_total(
@@ -181,6 +181,7 @@ def log1p(
     if not is_anndata(data):
         _only_for_anndata(chunked=chunked, chunk_size=chunk_size, layer=layer, obsm=obsm)
         return _logged(container(data, "data"), base)
+    _check_matrix(data, layer, obsm)
     _warn_if_logged(data)
     data = data.copy() if copy else data
     actual(data)
@@ -207,11 +208,12 @@ def _normalize(
 ) -> Any:
     """What normalize_total and normalize_log1p share; `max_fraction` is None unless genes are to be excluded."""
     check_target(target_sum)
+    if copy and not inplace:
+        raise ValueError("`copy=True` cannot be used with `inplace=False`.")
     if not is_anndata(adata):
         _only_for_anndata(key_added=key_added, layer=layer, obsm=obsm)
         return _normalized(container(adata, "adata"), target_sum, max_fraction, log, base)[0]
-    if copy and not inplace:
-        raise ValueError("`copy=True` cannot be used with `inplace=False`.")
+    _check_matrix(adata, layer, obsm)
     if log:
         _warn_if_logged(adata)
     adata = adata.copy() if copy else adata
@@ -247,6 +249,8 @@ def _normalized(
     in_place: bool = False,
 ) -> tuple[Any, Any]:
     """The normalised matrix, and each cell's total over the target."""
+    if x.ndim != 2:
+        raise ValueError(f"the matrix must be 2-D, got shape {x.shape}")
     dtype = result_dtype(x.dtype)
     if is_dask(x):
         return _normalized_lazily(x, dtype, target_sum, max_fraction, log, base, totals_now)
@@ -283,7 +287,7 @@ def _normalized_lazily(
         target_sum = median_of_positive(totals)
     result = _lazy.normalize(x, axis=1, target_sum=target_sum, log1p=log, dtype=dtype, totals=totals)
     if base is not None:
-        result = _lazy._map(partial(_change_base, base=base), "change_base", result, dtype)
+        result = _lazy._map(partial(_in_base, base=base), "in_base", result, dtype)
     return result, (lazy_totals if totals is None else totals) / target_sum
 
 
@@ -306,8 +310,13 @@ def _change_base(x: Any, base: float | None) -> Any:
     """Natural logarithms to another base, in place."""
     if base is not None:
         values = x.data if is_sparse(x) else x
-        np.divide(values, np.log(base), out=values)
+        np.divide(values, np.log(float(base)), out=values)
     return x
+
+
+def _in_base(x: Any, base: float | None) -> Any:
+    """The same for a chunk, which other tasks may use: into a new matrix."""
+    return _change_base(x.copy(), base)
 
 
 def _totals_without_highly_expressed(x: Any, dtype: np.dtype, max_fraction: float) -> np.ndarray:
@@ -347,6 +356,7 @@ def _highly_expressed(x: Any, totals: np.ndarray, max_fraction: float) -> np.nda
             found[0] |= (x[start:stop] > limits[start:stop, None]).any(axis=0)
         return found
     c = compressed(x, canonical=True)
+    check_all_indices(c)
     for start, stop in _blocks.split(c.indptr, -(-len(c.data) // _blocks.CAST_STEP)):
         lo, hi = int(c.indptr[start]), int(c.indptr[stop])
         major = np.repeat(np.arange(start, stop), np.diff(c.indptr[start : stop + 1]))
@@ -357,7 +367,10 @@ def _highly_expressed(x: Any, totals: np.ndarray, max_fraction: float) -> np.nda
 
 def _totals_of(x: Any, keep: np.ndarray) -> np.ndarray:
     """Shape (cells, 1): totals of the genes to keep, in float64."""
-    return np.asarray(container(x) @ keep.astype(float))[:, None]
+    x = container(x)
+    if is_sparse(x):
+        check_all_indices(compressed(x))
+    return np.asarray(x @ keep.astype(float))[:, None]
 
 
 def reusable_for_log(adata: Any, layer: str | None, obsm: str | None) -> bool:
@@ -366,6 +379,12 @@ def reusable_for_log(adata: Any, layer: str | None, obsm: str | None) -> bool:
         return False
     x = get_matrix(adata, layer, obsm)
     return not is_sparse(x) or compressed(x, canonical=True).source is x
+
+
+def _check_matrix(adata: Any, layer: str | None, obsm: str | None) -> None:
+    """TypeError unless the matrix is one of real numbers that csraxis takes: before anything has changed."""
+    place = "adata.X" if layer is obsm is None else f"layer {layer!r}" if obsm is None else f"obsm {obsm!r}"
+    result_dtype(container(get_matrix(adata, layer, obsm), place).dtype)
 
 
 def _dtype(adata: Any, layer: str | None, obsm: str | None) -> np.dtype:
@@ -394,9 +413,9 @@ def _only_for_anndata(**arguments: Any) -> None:
 
 def _warn_if_logged(adata: Any) -> None:
     if "log1p" in adata.uns:
-        warnings.warn("adata.X seems to be already log-transformed.", UserWarning, stacklevel=3)
+        warn("adata.X seems to be already log-transformed.")
 
 
 def _warn_of_empty_cells(totals: np.ndarray) -> None:
     if not np.all(totals > 0):
-        warnings.warn("Some cells have zero counts", UserWarning, stacklevel=5)
+        warn("Some cells have zero counts")
