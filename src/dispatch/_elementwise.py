@@ -131,6 +131,8 @@ def log1p(x: Any, /, *, out: Any = None) -> Any:
     if not is_sparse(x):
         if out is not None and out is not x:
             raise ValueError("out must be x itself, or None")
+        if out is not None and x.dtype.newbyteorder("=") != dtype:
+            raise ValueError(f"out must be of dtype {dtype}; x has dtype {x.dtype}")
         with np.errstate(all="ignore"):
             return np.log1p(x, out=out, dtype=dtype)
     c = compressed(x, canonical=True)
@@ -234,7 +236,7 @@ def _sparse_with(name: str, x: Any, other: Any) -> Any:
     dtype = _OPS[name](np.empty(0, c.data.dtype), np.empty(0, other.dtype)).dtype
     vector = other.ndim == 1 or 1 in other.shape
     if vector and dtype.kind in "iuf" and other.dtype.kind != "c":
-        axis = 0 if other.ndim == 2 and other.shape[1] == 1 and x.shape[0] != 1 else 1
+        axis = 0 if other.ndim == 2 and other.shape[1] == 1 else 1
         return scale_sparse(c, other.ravel(), axis, divide, dtype)
     return _with_dense(c, name, np.broadcast_to(other, x.shape), dtype)
 

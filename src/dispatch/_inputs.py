@@ -17,6 +17,7 @@ ACCEPTED = "numpy.ndarray, scipy.sparse csr/csc array or matrix (2-D), or a dask
 
 _SPARSE = (sp.csr_array, sp.csc_array, sp.csr_matrix, sp.csc_matrix)
 _DTYPES = frozenset(np.dtype(code) for code in "?bBhHiIlLqQfdFD")
+_INDEX_DTYPES = (np.dtype(np.int32), np.dtype(np.int64))
 
 
 class Compressed(NamedTuple):
@@ -97,8 +98,10 @@ def compressed(x: Any, *, canonical: bool = False, name: str = "x") -> Compresse
     data = np.ascontiguousarray(data[:nnz], data.dtype.newbyteorder("="))
     indices = np.ascontiguousarray(indices[:nnz])
     c = Compressed(read_only(data), read_only(indices), read_only(indptr), n_major, n_minor, major, x)
-    if not canonical or _is_canonical(c):
+    # True and True in one place are True, not two.
+    if not (canonical or data.dtype.kind == "b") or _is_canonical(c):
         return c
+    check_all_indices(c)  # while positions are those of x
     ordered = type(x)((data.copy(), indices.copy(), indptr.copy()), shape=x.shape)
     ordered.sum_duplicates()
     return compressed(ordered, name=name)
@@ -126,7 +129,7 @@ def _integers(array: np.ndarray, name: str) -> np.ndarray:
     """Indices as the kernels take them: int32 or int64 in native byte order."""
     if array.dtype.kind not in "iu":
         raise ValueError(f"{name} must be integers, got {array.dtype}")
-    if array.dtype in (np.dtype(np.int32), np.dtype(np.int64)):
+    if array.dtype in _INDEX_DTYPES:
         return array
     if array.dtype == np.uint64 and len(array) and array.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{name}[{int(array.argmax())}] is {array.max()}, beyond int64")
@@ -167,13 +170,21 @@ def raise_bad_index(c: Compressed, position: int) -> NoReturn:
     )
 
 
+def check_all_indices(c: Compressed) -> None:
+    """Raise ValueError if an index is outside the matrix."""
+    bad = kernels().check_indices(c.indices, c.indptr, 0, c.n_major, c.n_minor)
+    if bad >= 0:
+        raise_bad_index(c, bad)
+
+
 def with_data(c: Compressed, data: np.ndarray) -> Any:
     """A new container of the class of the source, with its structure (copied) and other values."""
     source = c.source
     result = type(source)(source.shape, dtype=data.dtype)
     result.data = data
-    result.indices = np.array(source.indices[: len(data)])
-    result.indptr = np.array(source.indptr)
+    result.indices = np.array(c.indices)
+    # In the types of the source, unless SciPy would not take them: byte-swapped, unsigned, ...
+    result.indptr = c.indptr.astype(source.indptr.dtype if source.indptr.dtype in _INDEX_DTYPES else np.int64)
     for flag in ("has_sorted_indices", "has_canonical_format"):
         # SciPy's cached answer, if it has one: asking for the public property would compute it.
         if hasattr(source, f"_{flag}"):

@@ -35,7 +35,7 @@ def reduce(
 ) -> list[da.Array]:
     """One array for each of `finishes`: partials of every chunk, merged along `axes` in chunk order."""
     merged_name = f"csraxis-{name}-{tokenize(x.name, partial_of, axes)}"
-    partials = _blockwise(partial_of, f"{merged_name}-chunk", x.dtype, x, "ijkl"[: x.ndim])
+    partials = _blockwise(partial_of, f"{merged_name}-chunk", x.dtype, x, tuple(range(x.ndim)))
     kept = [range(1) if axis in axes else range(n) for axis, n in enumerate(x.numblocks)]
     graph: dict[Any, Any] = {}
     for place in product(*kept):
@@ -48,12 +48,13 @@ def reduce(
             graph.update((key, (combine, group)) for key, group in zip(keys, groups))
             level += 1
         graph[(merged_name, *place)] = (combine, keys)
-    merged = HighLevelGraph.from_collections(merged_name, graph, dependencies=[partials])
+    dependencies: list[Any] = [partials]
+    merged = HighLevelGraph.from_collections(merged_name, graph, dependencies)
     chunks = [(1,) * (axis in axes) or sizes for axis, sizes in enumerate(x.chunks) if keepdims or axis not in axes]
     results = []
     for finish in finishes:
         result_name = f"{merged_name}-{tokenize(finish)}"
-        layer = {
+        layer: dict[Any, Any] = {
             (result_name, *(i for axis, i in enumerate(place) if keepdims or axis not in axes)): (
                 finish,
                 (merged_name, *place),
@@ -70,10 +71,11 @@ def reduce(
 def axis_scale(x: da.Array, factors: Any, *, axis: int, op: str, out: Any, zero_division: str) -> da.Array:
     """See `csraxis.axis_scale`."""
     _no_out(out)
-    if not is_dask(factors):
+    if is_dask(factors):
+        factors = _lazy_factors(factors, x.shape, axis)
+    else:
+        _check_known(x.shape[axis], "factors")
         factors = _scaling._factors(factors, x.shape, axis)
-    elif factors.ndim == 2:
-        factors = factors[:, 0] if axis == 0 else factors[0]
     dtype = _scaling.scaled_dtype(x.dtype, factors.dtype, op)  # type: ignore[arg-type]
     block = partial(_axis_scale, axis=axis, op=op, zero_division=zero_division)
     return _map(block, "axis_scale", x, dtype, _along(factors, x, axis, "factors"), axis=axis)
@@ -120,47 +122,47 @@ def row_totals(x: da.Array, axis: int, dtype: np.dtype) -> da.Array:
 def log1p(x: da.Array, *, out: Any = None) -> da.Array:
     """See `csraxis.log1p`."""
     _no_out(out)
-    return _map(_elementwise.log1p, "log1p", x, x.dtype if x.dtype.kind in "fc" else np.dtype(float))
+    return _map(_elementwise.log1p, "log1p", x, x.dtype.newbyteorder("=") if x.dtype.kind in "fc" else np.dtype(float))
 
 
 def to_dense(x: da.Array, *, order: str) -> da.Array:
     """See `csraxis.to_dense`."""
     block = partial(_elementwise.to_dense, order=order)  # type: ignore[arg-type]
     name = f"csraxis-to_dense-{tokenize(x.name, order)}"
-    return _blockwise(block, name, x.dtype, x, "ijkl"[: x.ndim], meta=np.empty((0,) * x.ndim, x.dtype))
+    return _blockwise(block, name, x.dtype, x, tuple(range(x.ndim)))
 
 
 def binary(name: str, x1: Any, x2: Any) -> da.Array:
     """See `csraxis.multiply` and `csraxis.divide`."""
+    dtype = _dense(_like(x1), _like(x2), name).dtype
     sparse = [is_sparse(x._meta if is_dask(x) else x) for x in (x1, x2)]
+    if not any(sparse):  # Dask's own broadcasting is right on dense chunks
+        return da.core.elemwise(partial(_dense, name=name), _as_dense(x1), _as_dense(x2), dtype=dtype)
     if all(sparse):
         raise TypeError(f"{name} of two sparse matrices is not supported; {_elementwise._PAIRS}")
-    first = 1 if sparse[1] or not is_dask(x1) else 0
-    x, other = (x2, x1) if first == 1 else (x1, x2)
+    swapped = sparse[1]
+    x, other = (x2, x1) if swapped else (x1, x2)
     if not is_dask(x):
         raise TypeError(f"{name} of a sparse matrix in memory and a Dask array is not supported; {_elementwise._PAIRS}")
-    dtype = _elementwise._OPS[name](_like(x), _like(other)).dtype
-    block = partial(_binary, name=name, swapped=first == 1)
-    dense = name == "divide" and sparse[1]
-    meta = np.empty((0,) * x.ndim, dtype) if dense else _meta(x, dtype)
+    block = partial(_binary, name=name, swapped=swapped)
+    meta = np.empty((0, 0), dtype) if swapped and name == "divide" else _meta(x, dtype)
     if _elementwise.is_scalar(other):
-        layer = f"csraxis-{name}-{tokenize(x.name, other, first)}"
-        return _blockwise(partial(block, other=other), layer, dtype, x, "ijkl"[: x.ndim], meta=meta)
-    if not any(sparse):  # Dask's own broadcasting is right on dense chunks
-        return da.core.elemwise(partial(_elementwise._binary, name), _as_dense(x1), _as_dense(x2), dtype=dtype)
-    _elementwise.check_shape(name, x, other)
+        layer = f"csraxis-{name}-{tokenize(x.name, other, swapped)}"
+        return _blockwise(partial(block, other=other), layer, dtype, x, (0, 1), meta=meta)
+    if not np.isnan([*x.shape, *other.shape]).any():  # what is unknown shows when it is computed
+        _elementwise.check_shape(name, x, other)
+    other = _as_dense(other)
     if other.ndim == 1:
         other = other[None, :]
-    letters = "".join(letter for letter, n in zip("ij", other.shape) if n != 1)
-    chunks = [sizes for sizes, letter in zip(x.chunks, "ij") if letter in letters]
-    flat = other.reshape([n for n in other.shape if n != 1]) if letters != "ij" else other
-    flat = flat.rechunk(chunks) if is_dask(flat) else da.from_array(flat, chunks, name=f"csraxis-{tokenize(flat)}")
-    layer = f"csraxis-{name}-{tokenize(x.name, flat.name, first)}"
-    return _blockwise(partial(block, letters=letters), layer, dtype, x, "ij", flat, letters, meta=meta)
+    axes = tuple(axis for axis, n in enumerate(other.shape) if n != 1)
+    flat = _in_chunks(other[tuple(slice(None) if axis in axes else 0 for axis in range(other.ndim))], x, axes, name)
+    layer = f"csraxis-{name}-{tokenize(x.name, flat.name, swapped)}"
+    return _blockwise(partial(block, axes=axes), layer, dtype, x, (0, 1), flat, axes, meta=meta)
 
 
 def _blockwise(block: Callable, name: str, dtype: np.dtype, *arrays: Any, meta: Any = None) -> da.Array:
     """Each chunk of the first array through `block`, with what belongs to it of the others."""
+    check_dtype(arrays[0].dtype, "x")
     meta = np.empty((0,) * arrays[0].ndim, dtype) if meta is None else meta
     return da.blockwise(block, arrays[1], *arrays, name=name, dtype=dtype, meta=meta, align_arrays=False)
 
@@ -169,8 +171,7 @@ def _map(
     block: Callable, name: str, x: da.Array, dtype: np.dtype, vector: da.Array | None = None, axis: int = 0
 ) -> da.Array:
     """Chunks of the class of x's, in `dtype`."""
-    check_dtype(x.dtype, "x")
-    arrays = [x, "ijkl"[: x.ndim], *([] if vector is None else [vector, "ij"[axis]])]
+    arrays = [x, tuple(range(x.ndim)), *([] if vector is None else [vector, (axis,)])]
     token = tokenize(x.name, block, None if vector is None else vector.name)
     return _blockwise(block, f"csraxis-{name}-{token}", dtype, *arrays, meta=_meta(x, dtype))
 
@@ -182,15 +183,44 @@ def _meta(x: da.Array, dtype: np.dtype) -> Any:
 
 def _along(vector: Any, x: da.Array, axis: int, name: str) -> da.Array:
     """A vector in chunks that go with those of x along `axis`."""
-    if is_dask(vector):
-        if vector.chunks[0] != x.chunks[axis] and not np.isnan([vector.shape[0], x.shape[axis]]).any():
-            if vector.shape[0] != x.shape[axis]:
-                raise ValueError(f"{name} must have shape ({x.shape[axis]},), got {vector.shape}")
-            return vector.rechunk((x.chunks[axis],))
-        return vector
-    if np.isnan(x.shape[axis]):
-        raise ValueError(f"{name} in memory cannot be matched to chunks of unknown size: call x.compute_chunk_sizes()")
-    return da.from_array(vector, (x.chunks[axis],), name=f"csraxis-{name}-{tokenize(vector, x.chunks[axis])}")
+    return _in_chunks(vector, x, (axis,), name)
+
+
+def _in_chunks(operand: Any, x: da.Array, axes: tuple[int, ...], name: str) -> da.Array:
+    """An operand with as many axes as `axes`, in the chunks that x has along them."""
+    chunks = tuple(x.chunks[axis] for axis in axes)
+    lengths = [x.shape[axis] for axis in axes] + list(operand.shape)
+    if is_dask(operand) and np.isnan(lengths).any() and operand.numblocks == tuple(map(len, chunks)):
+        return operand
+    for length in lengths:
+        _check_known(length, name)
+    if is_dask(operand):
+        return operand.rechunk(chunks)
+    return da.from_array(operand, chunks, name=f"csraxis-operand-{tokenize(operand, chunks)}")
+
+
+def _check_known(length: float, name: str) -> None:
+    if np.isnan(length):
+        raise ValueError(
+            f"{name} cannot be matched to chunks of unknown size: call compute_chunk_sizes() on them first"
+        )
+
+
+def _lazy_factors(factors: da.Array, shape: tuple[int, ...], axis: int) -> da.Array:
+    """As `_scaling._factors`, for a Dask array: a length that is unknown shows when it is computed."""
+    if is_sparse(factors._meta):
+        raise TypeError(
+            f"factors must be a dense array of shape ({shape[axis]},); got {type(factors._meta).__name__} chunks"
+        )
+    given = factors.shape
+    if factors.ndim == 2 and factors.shape[1 - axis] == 1:
+        factors = _as_dense(factors)  # a row or column of an np.matrix would stay 2-D
+        factors = factors[:, 0] if axis == 0 else factors[0]
+    if factors.ndim != 1 or (factors.shape[0] != shape[axis] and not np.isnan([factors.shape[0], shape[axis]]).any()):
+        raise ValueError(
+            f"factors must have shape ({shape[axis]},) for axis={axis} of x with shape {shape}; got {given}"
+        )
+    return factors
 
 
 def _no_out(out: Any) -> None:
@@ -219,7 +249,12 @@ def _ravel_total(sums: Any, axis: int) -> np.ndarray:
     return sums.total.ravel()
 
 
-def _binary(block: Any, other: Any, name: str, swapped: bool, letters: str = "") -> Any:
-    if letters == "i":
+def _dense(x1: Any, x2: Any, name: str) -> Any:
+    with np.errstate(all="ignore"):
+        return _elementwise._OPS[name](x1, x2)
+
+
+def _binary(block: Any, other: Any, name: str, swapped: bool, axes: tuple[int, ...] = ()) -> Any:
+    if axes == (0,):
         other = other[:, None]
     return _elementwise._binary(name, other, block) if swapped else _elementwise._binary(name, block, other)

@@ -98,6 +98,11 @@ def normalize_to(
     c = compressed(x, canonical=log1p) if is_sparse(x) else None
     if c is not None:
         check_out(c, x, out, dtype)
+        if log1p and c.source is not x:  # Not in order: the order of the two steps, which sum before they sort.
+            result, totals, target = normalize_to(
+                x, axis=axis, target_sum=target_sum, log1p=False, dtype=dtype, totals=totals
+            )
+            return take_log1p(result), totals, target
     fused = totals is None and c is not None and c.major == 1 - axis
     if totals is None and (target_sum is None or not fused):
         totals = row_totals(x, axis, dtype)

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import _blocks, _moments
 from ._config import kernels
-from ._inputs import Compressed, compressed, container, is_sparse, raise_bad_index, read_only
+from ._inputs import Compressed, check_all_indices, compressed, container, is_sparse, read_only
 from ._moments import Moments
 from ._pieces import (
     COUNT_AS,
@@ -43,15 +43,14 @@ def n_reduced(shape: tuple[int, ...], axes: Axes) -> int:
 def sums(x: Any, axes: Axes, dtype: np.dtype | None = None) -> Sums:
     """Sums over axes of the values, cast to `dtype` first."""
     x = container(x)
-    dtype = np.dtype(dtype or x.dtype)
+    dtype = np.dtype(dtype or x.dtype).newbyteorder("=")
     n = n_reduced(x.shape, axes)
     if not is_sparse(x) or not axes:
         x = to_ndarray(x)
         with np.errstate(all="ignore"):
             x = x if x.dtype == dtype else x.astype(dtype)
             return Sums(np.sum(x, axis=axes, dtype=sum_dtype(dtype), keepdims=True), n)
-    # True and True in one place are True, not two.
-    c = compressed(x, canonical=x.dtype.kind == "b")
+    c = compressed(x)
     if dtype.kind == "c":
         real, imag = (c._replace(data=read_only(np.ascontiguousarray(part))) for part in (c.data.real, c.data.imag))
         return Sums(as_complex(_sums(real, axes, np.dtype(float)), _sums(imag, axes, np.dtype(float))), n)
@@ -231,14 +230,8 @@ def to_ndarray(x: Any, order: str = "C") -> np.ndarray:
     c = compressed(x)
     check_all_indices(c)
     # SciPy takes no byte-swapped data.
-    return type(x)((c.data, c.indices, c.indptr), shape=x.shape).toarray(order=order)
-
-
-def check_all_indices(c: Compressed) -> None:
-    """Raise ValueError if an index is outside the matrix."""
-    bad = kernels().check_indices(c.indices, c.indptr, 0, c.n_major, c.n_minor)
-    if bad >= 0:
-        raise_bad_index(c, bad)
+    native = type(x)((c.data, c.indices, c.indptr), shape=x.shape)
+    return native.toarray(order=order).astype(x.dtype, copy=False)
 
 
 def _add_to(out: np.ndarray, part: np.ndarray) -> None:

@@ -85,6 +85,14 @@ def _overload_sum(row):
 
 
 @_inline
+def _copy(values, to):
+    """to[:] = values, unless they are the same memory: in place, LLVM vectorises only loops over one array."""
+    if values.ctypes.data != to.ctypes.data:
+        for k in range(to.shape[0]):
+            to[k] = values[k]
+
+
+@_inline
 def _first_outside(indices, start, stop, n_minor):
     """Position of the first of indices[start:stop] that is not in [0, n_minor), or -1."""
     for k in range(start, stop):
@@ -205,14 +213,15 @@ def moments_minor(data, indices, indptr, start, stop, out):
 def scale_major(data, indptr, start, stop, factors, divide, out):
     """out[k] = data[k] * factors[i], or / factors[i], for k in [indptr[i], indptr[i+1]), i in [start, stop)"""
     for i in range(start, stop):
-        row, to = data[indptr[i] : indptr[i + 1]], out[indptr[i] : indptr[i + 1]]
+        to = out[indptr[i] : indptr[i + 1]]
+        _copy(data[indptr[i] : indptr[i + 1]], to)
         factor = factors[i]
         if divide:
-            for k in range(row.shape[0]):
-                to[k] = row[k] / factor
+            for k in range(to.shape[0]):
+                to[k] = to[k] / factor
         else:
-            for k in range(row.shape[0]):
-                to[k] = row[k] * factor
+            for k in range(to.shape[0]):
+                to[k] = to[k] * factor
 
 
 @_kernel
@@ -235,9 +244,12 @@ def scale_minor(data, indices, indptr, start, stop, factors, divide, out):
 @_kernel
 def log1p(data, start, stop, out):
     """out[k] = log(1 + data[k]) for k in [start, stop)"""
-    value, to = data[start:stop], out[start:stop]
-    for k in range(value.shape[0]):
-        to[k] = _log1p_value(value[k])
+    for first in range(start, stop, 4096):  # what is copied stays in cache
+        last = min(first + 4096, stop)
+        to = out[first:last]
+        _copy(data[first:last], to)
+        for k in range(to.shape[0]):
+            to[k] = _log1p_value(to[k])
 
 
 @_kernel
@@ -248,12 +260,9 @@ def normalize_major(data, indptr, start, stop, target, log, totals, out):
         total = lane_sum(row)
         totals[i - start] = total
         factor = target / total if total != 0 else 1.0
+        _copy(row, to)
+        for k in range(to.shape[0]):
+            to[k] = to[k] * factor
         if log:
-            for k in range(row.shape[0]):
-                # The type of `data` is that of `out`: rounded to it before the logarithm, as the two steps do.
-                to[k] = row[k] * factor
-            for k in range(row.shape[0]):
+            for k in range(to.shape[0]):
                 to[k] = _log1p_value(to[k])
-        else:
-            for k in range(row.shape[0]):
-                to[k] = row[k] * factor

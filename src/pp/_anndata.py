@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dispatch._inputs import is_sparse
+from ..dispatch._inputs import is_dask, is_sparse
 
 
 def is_anndata(x: Any) -> bool:
@@ -58,6 +58,8 @@ def reusable(adata: Any, layer: str | None, obsm: str | None, dtype: np.dtype) -
     AnnData. Only where something else refers to the buffer are all AnnData objects of the process looked at.
     """
     x = get_matrix(adata, layer, obsm)
+    if is_dask(x):
+        return False
     referred = sys.getrefcount(x) > _LONE + 1  # the other reference is the AnnData's
     buffer = x.data if is_sparse(x) else x
     referred |= is_sparse(x) and sys.getrefcount(buffer) > _LONE + 1  # the other is the matrix's

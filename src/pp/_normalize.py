@@ -185,8 +185,8 @@ def log1p(
     _warn_if_logged(data)
     data = data.copy() if copy else data
     actual(data)
+    in_place = _takes_result(data, layer, obsm, log=True)  # while no variable refers to the matrix
     x = get_matrix(data, layer, obsm)
-    in_place = not is_dask(x) and reusable_for_log(data, layer, obsm)
     result = _logged(container(x, "data"), base, in_place=in_place)
     if result is not x:
         set_matrix(data, result, layer, obsm)
@@ -219,11 +219,7 @@ def _normalize(
     adata = adata.copy() if copy else adata
     if inplace:
         actual(adata)
-    in_place = (
-        inplace
-        and not is_dask(get_matrix(adata, layer, obsm))
-        and (reusable_for_log(adata, layer, obsm) if log else reusable(adata, layer, obsm, _dtype(adata, layer, obsm)))
-    )
+    in_place = inplace and _takes_result(adata, layer, obsm, log)  # while no variable refers to the matrix
     x = get_matrix(adata, layer, obsm)
     result, factors = _normalized(
         container(x, "adata"), target_sum, max_fraction, log, base, key_added is not None, in_place
@@ -355,8 +351,8 @@ def _highly_expressed(x: Any, totals: np.ndarray, max_fraction: float) -> np.nda
         for start, stop in _blocks.split_flat(len(x), max(1, _blocks.CAST_STEP * len(x) // max(x.size, 1))):
             found[0] |= (x[start:stop] > limits[start:stop, None]).any(axis=0)
         return found
+    check_all_indices(compressed(x))
     c = compressed(x, canonical=True)
-    check_all_indices(c)
     for start, stop in _blocks.split(c.indptr, -(-len(c.data) // _blocks.CAST_STEP)):
         lo, hi = int(c.indptr[start]), int(c.indptr[stop])
         major = np.repeat(np.arange(start, stop), np.diff(c.indptr[start : stop + 1]))
@@ -373,22 +369,18 @@ def _totals_of(x: Any, keep: np.ndarray) -> np.ndarray:
     return np.asarray(x @ keep.astype(float))[:, None]
 
 
-def reusable_for_log(adata: Any, layer: str | None, obsm: str | None) -> bool:
-    """Whether the buffer can take a logarithm: as `reusable`, and no duplicates have to be summed first."""
-    if not reusable(adata, layer, obsm, _dtype(adata, layer, obsm)):
+def _takes_result(adata: Any, layer: str | None, obsm: str | None, log: bool) -> bool:
+    """Whether the buffer can take the result; a logarithm only if no duplicates have to be summed first."""
+    if not reusable(adata, layer, obsm, result_dtype(get_matrix(adata, layer, obsm).dtype)):
         return False
     x = get_matrix(adata, layer, obsm)
-    return not is_sparse(x) or compressed(x, canonical=True).source is x
+    return not log or not is_sparse(x) or compressed(x, canonical=True).source is x
 
 
 def _check_matrix(adata: Any, layer: str | None, obsm: str | None) -> None:
     """TypeError unless the matrix is one of real numbers that csraxis takes: before anything has changed."""
     place = "adata.X" if layer is obsm is None else f"layer {layer!r}" if obsm is None else f"obsm {obsm!r}"
     result_dtype(container(get_matrix(adata, layer, obsm), place).dtype)
-
-
-def _dtype(adata: Any, layer: str | None, obsm: str | None) -> np.dtype:
-    return result_dtype(get_matrix(adata, layer, obsm).dtype)
 
 
 def result_dtype(dtype: np.dtype) -> np.dtype:

@@ -1,0 +1,241 @@
+"""multiply, divide, log1p, axis_scale, normalize and to_dense: against the oracle, and in place."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import strategies as st
+
+import csraxis as cx
+import reference
+from checks import assert_close, assert_exact, bits, eps, parts, unchanged
+from strategies import (
+    CLASSES,
+    COMPLEX,
+    FLOATS,
+    INTEGERS,
+    OWN_BUFFERS,
+    REAL,
+    arrays,
+    dense_arrays,
+    examples,
+    matrices,
+    operands,
+)
+
+sparse = matrices(REAL)
+anything = st.one_of(matrices((*REAL, *COMPLEX)), dense_arrays((*REAL, *COMPLEX)))
+
+
+def assert_like(result, x, dtype):
+    """The class, shape and structure of x, in `dtype`, in arrays of its own."""
+    kind = type(x) if sp.issparse(x) else np.ndarray
+    assert type(result) is kind
+    assert result.shape == x.shape
+    assert result.dtype == dtype
+    if sp.issparse(x):
+        for part, of in ((result.indices, x.indices), (result.indptr, x.indptr)):
+            assert part.dtype == (of.dtype if of.dtype in (np.int32, np.int64) else np.int64)
+        assert not any(np.shares_memory(part, other) for part in parts(result) for other in parts(x))
+        result.check_format(full_check=True)
+
+
+def assert_elements(result, expected, tolerance=64):
+    """Within a few units in the last place: duplicates that are scaled before they are added round more than once."""
+    if result.dtype.kind in "fc":
+        assert_close(reference.dense(result), expected, tolerance * eps(result.dtype), 1e-310)
+    else:
+        assert_exact(reference.dense(result), expected)
+
+
+# ---- multiply and divide
+
+
+@pytest.mark.parametrize("name", ["multiply", "divide"])
+def test_sparse_with_anything_that_broadcasts(engine, name):
+    @examples(st.data())
+    def check(data):
+        # Duplicates only where nothing is rounded or infinite: there the product of a sum is the sum of products.
+        exact = name == "multiply" and data.draw(st.booleans())
+        x = data.draw(matrices((*REAL, *COMPLEX), ("small" if exact else "spread",)))
+        other = data.draw(operands(x.shape, REAL if exact else (*REAL, *COMPLEX), ("small" if exact else "spread",)))
+        plain = np.asarray(other) if isinstance(other, np.ndarray) else other
+        with unchanged(x):
+            result = getattr(cx, name)(x, other)
+        with np.errstate(all="ignore"):
+            dtype = getattr(np, name)(np.empty(1, x.dtype), plain if np.ndim(plain) == 0 else plain.ravel()[:1]).dtype
+        assert_like(result, x, dtype.newbyteorder("="))
+        assert_elements(result, reference.binary(name, x, plain))
+        if name == "multiply":
+            swapped = cx.multiply(other, x)
+            assert type(swapped) is type(x)
+            assert bits(swapped.data) == bits(result.data)
+
+    check()
+
+
+@examples(st.data())
+def test_division_by_sparse_is_dense_and_follows_ieee(engine, data):
+    x = data.draw(matrices((*INTEGERS, *FLOATS)))
+    other = data.draw(operands(x.shape))
+    plain = np.asarray(other) if isinstance(other, np.ndarray) else other
+    with unchanged(x):
+        result = cx.divide(other, x)
+    with np.errstate(all="ignore"):
+        expected = np.divide(plain, reference.dense(x))
+    assert type(result) is np.ndarray
+    assert bits(result) == bits(expected)
+
+
+@pytest.mark.parametrize("name", ["multiply", "divide"])
+def test_dense_pairs_are_numpys(engine, name):
+    @examples(dense_arrays((*REAL, *COMPLEX), ("spread", "special")), st.sampled_from([2, 0.5, True, np.float32(3)]))
+    def check(x, scalar):
+        for pair in ((x, scalar), (scalar, x), (x, x)):
+            with np.errstate(all="ignore"):
+                expected = getattr(np, name)(*(np.asarray(p) if isinstance(p, np.ndarray) else p for p in pair))
+            result = getattr(cx, name)(*pair)
+            assert type(result) is np.ndarray
+            assert bits(result) == bits(expected)
+
+    check()
+
+
+def test_implicit_zeros_stay_under_inf_and_nan(engine):
+    x = sp.csr_array([[1.0, 0], [0, 0]])
+    for factor in (np.inf, np.nan, np.array([np.inf, np.nan]), np.full((2, 2), np.nan)):
+        assert cx.multiply(x, factor).nnz == 1
+        assert cx.multiply(x, factor).toarray()[1].tolist() == [0, 0]
+    for divisor in (0, 0.0, np.zeros((2, 1)), np.zeros((2, 2))):
+        assert cx.divide(x, divisor).toarray().tolist() == [[np.inf, 0], [0, 0]]
+
+
+# ---- log1p
+
+
+@examples(
+    st.one_of(
+        matrices((*REAL, *COMPLEX), ("spread", "special", "small")),
+        dense_arrays((*REAL, *COMPLEX), ("spread", "special")),
+    )
+)
+def test_log1p(engine, x):
+    with unchanged(x):
+        result = cx.log1p(x)
+    assert_like(result, x, x.dtype.newbyteorder("=") if x.dtype.kind in "fc" else np.dtype(float))
+    assert_elements(result, reference.log1p(x), 2)
+
+
+# ---- axis_scale
+
+
+@examples(
+    st.data(),
+    st.sampled_from([0, 1, -1, -2]),
+    st.sampled_from(["multiply", "divide"]),
+    st.sampled_from(["ieee", "one"]),
+)
+def test_axis_scale(engine, data, axis, op, zero_division):
+    zero_division = zero_division if op == "divide" else "ieee"
+    x = data.draw(
+        st.one_of(matrices(REAL, ("spread",)), matrices(COMPLEX, ("small",), canonical=True), dense_arrays(REAL))
+    )
+    n = x.shape[axis]
+    shape = data.draw(st.sampled_from([(n,), (n, 1) if axis in (0, -2) else (1, n)]))
+    factors = data.draw(arrays(shape, (*REAL, *COMPLEX) if x.dtype.kind == "c" else REAL))
+    with unchanged(x, factors):
+        result = cx.axis_scale(x, factors, axis=axis, op=op, zero_division=zero_division)
+    expected = reference.axis_scale(x, factors, axis, op, zero_division)
+    assert_like(result, x, expected.dtype)
+    if x.dtype.kind == "c":
+        assert_close(reference.dense(result), expected, 8 * eps(expected.dtype), 1e-30)
+    else:
+        assert bits(reference.dense(result) + expected.dtype.type(0)) == bits(
+            expected + expected.dtype.type(0)
+        )  # -0 is 0
+
+
+@examples(st.data(), st.sampled_from([0, 1]), st.sampled_from(["multiply", "divide"]))
+def test_axis_scale_of_duplicates(engine, data, axis, op):
+    x = data.draw(matrices(values=("small",)))
+    factors = data.draw(arrays((x.shape[axis],), FLOATS if op == "divide" else (*INTEGERS, *FLOATS)))
+    zero_division = "one" if op == "divide" else "ieee"  # inf - inf is not inf (1 - 1)
+    result = cx.axis_scale(x, factors, axis=axis, op=op, zero_division=zero_division)
+    assert_elements(result, reference.axis_scale(x, factors, axis, op, zero_division))
+
+
+@pytest.mark.parametrize("cls", [*CLASSES, np.array])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_axis_scale_in_the_buffer(engine, cls, axis):
+    dense = np.random.default_rng(0).normal(size=(30, 20)).astype(np.float32) * (np.arange(20) % 3 > 0)
+    for op in ("multiply", "divide"):
+        x = cls(dense)
+        before = [id(part) for part in parts(x)] if sp.issparse(x) else None
+        structure = [part.copy() for part in parts(x)[1:]]
+        factors = np.linspace(0.3, 7, x.shape[axis])
+        expected = cx.axis_scale(x, factors, axis=axis, op=op)
+        assert cx.axis_scale(x, factors, axis=axis, op=op, out=x) is x
+        assert bits(x) == bits(expected)
+        if sp.issparse(x):
+            assert [id(part) for part in parts(x)] == before
+            assert all(np.array_equal(part, was) for part, was in zip(parts(x)[1:], structure))
+
+
+@examples(matrices(FLOATS, ("spread",), buffers=OWN_BUFFERS, canonical=True), st.sampled_from([0, 1]))
+def test_in_the_buffer_as_in_a_new_one(engine, x, axis):
+    factors = np.linspace(-2, 9, x.shape[axis])
+    positive = cx.multiply(x, x.dtype.type(0.5))  # a second matrix of these values, with a buffer of its own
+    positive.data = np.abs(positive.data)
+    for function in (
+        lambda x, out=None: cx.axis_scale(x, factors, axis=axis, out=out),
+        lambda x, out=None: cx.log1p(x, out=out),
+        lambda x, out=None: cx.normalize(x, axis=axis, out=out),
+        lambda x, out=None: cx.normalize(x, axis=axis, target_sum=10, log1p=True, out=out),
+    ):
+        y = x if function.__code__.co_names[1] == "axis_scale" else positive
+        data, tail = y.data, y.data[y.indptr[-1] :].copy()
+        expected = function(y)
+        assert function(y, out=y) is y
+        assert y.data is data
+        assert bits(y.data[: y.indptr[-1]]) == bits(expected.data)
+        assert bits(y.data[y.indptr[-1] :]) == bits(tail)
+
+
+# ---- normalize
+
+
+@examples(st.data(), st.sampled_from([0, 1, -1]), st.sampled_from([None, 1, 1e4, np.float32(0.1)]), st.booleans())
+def test_normalize(engine, data, axis, target_sum, log1p):
+    x = data.draw(st.one_of(matrices(REAL, ("small",)), dense_arrays(REAL, ("small",))))
+    if x.dtype.kind in "if":
+        x = np.abs(x) if not sp.issparse(x) else x
+        if sp.issparse(x):
+            x.data = np.abs(x.data)
+    with unchanged(x):
+        result = cx.normalize(x, axis=axis, target_sum=target_sum, log1p=log1p)
+    assert_like(result, x, x.dtype.newbyteorder("=") if x.dtype.kind == "f" else np.dtype(float))
+    target_sum = target_sum if target_sum is None else float(target_sum)
+    assert_elements(result, reference.normalize(x, axis, target_sum, log1p))
+
+
+def test_normalize_leaves_rows_whose_total_is_zero_alone(engine):
+    rows = np.array([[1.0, 3], [0, 0], [2, -2], [1, -3]])
+    expected = [[25, 75], [0, 0], [2, -2], [-50, 150]]
+    for cls in (*CLASSES, np.array):
+        assert reference.dense(cx.normalize(cls(rows), target_sum=100)).tolist() == expected
+        assert reference.dense(cx.normalize(cls(rows.T), axis=0, target_sum=100)).T.tolist() == expected
+        empty = cls(np.zeros((3, 2), np.float32))
+        assert not reference.dense(cx.normalize(empty)).any()
+
+
+# ---- to_dense
+
+
+@examples(anything, st.sampled_from("CF"))
+def test_to_dense(engine, x, order):
+    with unchanged(x):
+        result = cx.to_dense(x, order=order)
+    assert type(result) is np.ndarray
+    assert result.flags.c_contiguous if order == "C" else result.flags.f_contiguous
+    if sp.issparse(x):
+        assert result.dtype == x.dtype
+    assert np.array_equal(result, reference.dense(x))

@@ -1,0 +1,355 @@
+"""The kernels themselves: the contract, the bits of every engine and CPU level, plain formulas, bad indices."""
+
+import inspect
+import math
+from fractions import Fraction
+from importlib import import_module
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+from checks import bits
+from conftest import engine_or_skip
+from csraxis.dispatch._engines import Kernels
+
+CONTRACT = {name: member.__func__ for name, member in vars(Kernels).items() if isinstance(member, staticmethod)}
+VALUES = ("float32", "float64", "int32", "int64", "uint8", "uint16")
+INDICES = ("int32", "int64")
+N_MINOR = 97
+# Every length of the loops' last, partial step; some empty; and one over several blocks of the index check.
+LENGTHS = [0, *range(81), 0, 0, 3000, 1]
+BLOCKS = [(0, len(LENGTHS)), (7, 80)]
+
+
+def levels():
+    """The compiled kernels that this processor can run, by level."""
+    cython = engine_or_skip("cython")
+    highest = int(cython.cpu[-1]) if cython.cpu.startswith("x86-64-v") else 0
+    names = [f"csraxis.kernels_cy._kernels_v{level}" for level in range(2, highest + 1)]
+    return [import_module(name) for name in names if find_spec(name)] or [cython._kernels]
+
+
+@pytest.fixture
+def kernels(engine):
+    """The kernels of each engine in turn."""
+    return engine_or_skip(engine)
+
+
+# ---- the contract
+
+
+def parameters(function):
+    return list(inspect.signature(function).parameters)
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_twins_have_the_name_the_parameters_and_the_formula_of_the_contract(name):
+    formula = CONTRACT[name].__doc__
+    assert len(formula.splitlines()) == 1
+    for module in levels():
+        compiled = getattr(module, name)
+        assert parameters(compiled) == parameters(CONTRACT[name])
+        assert compiled.__doc__.splitlines()[-1] == formula  # after the signature that Cython writes
+    numba = getattr(engine_or_skip("numba"), name).py_func
+    assert parameters(numba) == parameters(CONTRACT[name])
+    assert numba.__doc__ == formula
+
+
+def test_an_engine_has_nothing_but_the_contract():
+    numba = engine_or_skip("numba")
+    assert set(numba.__all__) == set(CONTRACT)
+    for module in levels():
+        assert {name for name in dir(module) if not name.startswith("_")} == set(CONTRACT)
+    for engine in (numba, engine_or_skip("cython")):
+        assert isinstance(engine.cpu, str)
+
+
+# ---- data
+
+
+def values_of(dtype, n, rng, special=False):
+    """Every magnitude from e^-30 to e^30, both signs, zeros; integers over their whole range."""
+    dtype = np.dtype(dtype)
+    if dtype.kind != "f":
+        info = np.iinfo(dtype)
+        return np.where(rng.random(n) < 0.2, 0, rng.integers(info.min, info.max, n, dtype, endpoint=True)).astype(dtype)
+    x = rng.choice([-1, 1], n) * np.exp(rng.uniform(-30, 30, n))
+    x[rng.random(n) < 0.1] = 0.0
+    x[rng.random(n) < 0.05] = -0.0
+    if special:
+        x[rng.random(n) < 0.1] = -1
+        for value in (np.nan, np.inf, -np.inf, 1e-310, 1e38):
+            x[rng.random(n) < 0.01] = value
+    return x.astype(dtype)
+
+
+def matrix(dtype, index, seed=0, special=False):
+    rng = np.random.default_rng(seed)
+    indptr = np.concatenate(([0], np.cumsum(LENGTHS)))
+    return values_of(dtype, indptr[-1], rng, special), rng.integers(0, N_MINOR, indptr[-1]).astype(index), indptr
+
+
+def accumulator(dtype):
+    return np.dtype(float if np.dtype(dtype).kind == "f" else np.int64)
+
+
+def calls(name, dtype, index, special, start, stop):
+    """Arguments for a kernel, several times where it has options; the outputs are the last ones, new in each."""
+    data, indices, indptr = matrix(dtype, index, special=special)
+    acc = accumulator(dtype)
+    rng = np.random.default_rng(1)
+    n = stop - start
+    by_row, by_column = values_of(acc, len(LENGTHS), rng), values_of(acc, N_MINOR, rng)
+    untouched = data.copy()
+    records = np.zeros((N_MINOR, 4))
+    records[:, 3] = rng.normal(0, 1e3, N_MINOR)
+    divisions = (False, True) if acc.kind == "f" else (False,)  # integers are never divided
+    return {
+        "check_indices": [(indices, indptr, start, stop, N_MINOR)],
+        "is_canonical": [(indices, indptr, start, stop)],
+        "sum_major": [(data, indptr, start, stop, np.full(n, 7, acc))],
+        "sum_minor": [(data, indices, indptr, start, stop, np.full(N_MINOR, 7, acc))],
+        "count_major": [(data, indptr, start, stop, np.full(n, 7))],
+        "count_minor": [(data, indices, indptr, start, stop, np.full(N_MINOR, 7))],
+        "moments_major": [(data, indptr, start, stop, np.full((n, 4), 7.0))],
+        "moments_minor": [(data, indices, indptr, start, stop, records)],
+        "scale_major": [(data, indptr, start, stop, by_row, divide, untouched.copy()) for divide in divisions],
+        "scale_minor": [
+            (data, indices, indptr, start, stop, by_column, divide, untouched.copy()) for divide in divisions
+        ],
+        "log1p": [(data, int(indptr[start]), int(indptr[stop]), untouched.copy())],
+        "normalize_major": [
+            (data, indptr, start, stop, 1e4, log, np.full(n, 7.0), untouched.copy()) for log in (False, True)
+        ],
+    }[name]
+
+
+CASES = [
+    (name, dtype, index)
+    for name in CONTRACT
+    for dtype in (("float32",) if "data" not in parameters(CONTRACT[name]) else VALUES)
+    for index in (INDICES if "indices" in parameters(CONTRACT[name]) else INDICES[:1])
+    if dtype.startswith("float") or name not in ("log1p", "normalize_major")
+]
+
+
+# ---- bits
+
+
+@pytest.mark.parametrize(("name", "dtype", "index"), CASES)
+def test_every_engine_and_level_gives_the_same_bits(name, dtype, index):
+    engines = [*levels(), engine_or_skip("numba")]
+    for special in (False, True) if dtype.startswith("float") else (False,):
+        for start, stop in ((0, len(LENGTHS)), (5, 60), (83, 85), (9, 9)):
+            results = []
+            for module in engines:
+                results.append([])
+                for arguments in calls(name, dtype, index, special, start, stop):
+                    arguments = [read_only(a) if i < len(arguments) - 2 else a for i, a in enumerate(arguments)]
+                    with np.errstate(all="ignore"):
+                        returned = getattr(module, name)(*arguments)
+                    results[-1].append((returned, *(bits(a) for a in arguments[-2:] if isinstance(a, np.ndarray))))
+            assert all(result == results[0] for result in results[1:])
+
+
+@pytest.mark.parametrize("name", ["scale_major", "scale_minor", "log1p", "normalize_major"])
+@pytest.mark.parametrize("dtype", VALUES)
+def test_in_place_as_into_a_new_buffer(kernels, name, dtype):
+    if (name, dtype, INDICES[0]) not in CASES:
+        return
+    for start, stop in ((0, len(LENGTHS)), (5, 60)):
+        for new in calls(name, dtype, "int32", False, start, stop):
+            data, out = new[0], new[-1]
+            getattr(kernels, name)(read_only(data), *new[1:])
+            getattr(kernels, name)(read_only(data), *new[1:-1], data)
+            assert bits(data) == bits(out)
+
+
+def read_only(array):
+    """A view that a kernel cannot write to: what it is given by dispatch, and what Numba is compiled for."""
+    if isinstance(array, np.ndarray):
+        array = array.view()
+        array.flags.writeable = False
+    return array
+
+
+# ---- formulas
+
+
+def exact(values):
+    return sum(map(Fraction, values.tolist()))
+
+
+def run(kernels, name, dtype, start, stop, which=0):
+    """The arguments after the call, by name, with what `out` was before; asserts that no index was bad."""
+    before, arguments = (calls(name, dtype, "int32", False, start, stop)[which] for _ in range(2))
+    assert getattr(kernels, name)(*arguments) in (None, -1)
+    found = dict(zip(parameters(CONTRACT[name]), arguments))
+    return found, before[-1], found["out"]
+
+
+@pytest.mark.parametrize("dtype", VALUES)
+@pytest.mark.parametrize(("start", "stop"), BLOCKS)
+class TestFormula:
+    def test_major_reductions(self, kernels, dtype, start, stop):
+        found, _, sums = run(kernels, "sum_major", dtype, start, stop)
+        counts = run(kernels, "count_major", dtype, start, stop)[2]
+        records = run(kernels, "moments_major", dtype, start, stop)[2]
+        for i in range(start, stop):
+            row = found["data"][found["indptr"][i] : found["indptr"][i + 1]]
+            total, size = exact(row), float(exact(np.abs(row.astype(float))))
+            if sums.dtype.kind == "i":
+                assert (int(sums[i - start]) - int(total)) % 2**64 == 0
+            else:
+                assert abs(sums[i - start] - float(total)) <= 1e-15 * size * len(row)
+            assert counts[i - start] == np.count_nonzero(row)
+            n, s1, s2, shift = records[i - start].tolist()
+            assert n == len(row)
+            d = [Fraction(float(v)) - Fraction(shift) for v in row.tolist()]
+            assert math.isclose(s2, float(sum(v * v for v in d)), rel_tol=1e-12)
+            assert abs(s1 - float(sum(d))) <= 1e-14 * float(sum(map(abs, d))) * max(n, 1)
+            mean, variance = float(sum(d)) / max(n, 1), s2 / max(n, 1)
+            assert mean**2 <= variance * (0.75 + 1e-9)  # the shift is near the mean
+
+    def test_minor_reductions(self, kernels, dtype, start, stop):
+        found, before, sums = run(kernels, "sum_minor", dtype, start, stop)
+        counts = run(kernels, "count_minor", dtype, start, stop)[2]
+        _, given, records = run(kernels, "moments_minor", dtype, start, stop)
+        used = slice(found["indptr"][start], found["indptr"][stop])
+        for j in range(N_MINOR):
+            column = found["data"][used][found["indices"][used] == j]
+            total = exact(column) + int(before[j])
+            if sums.dtype.kind == "i":
+                assert (int(sums[j]) - int(total)) % 2**64 == 0
+            else:
+                assert abs(sums[j] - float(total)) <= 1e-14 * (float(exact(np.abs(column))) + 7)
+            assert counts[j] == np.count_nonzero(column) + 7
+            n, s1, s2, shift = records[j].tolist()
+            assert (n, shift) == (len(column), given[j, 3])
+            d = [Fraction(float(v)) - Fraction(shift) for v in column.tolist()]
+            assert math.isclose(s2, float(sum(v * v for v in d)), rel_tol=1e-12)
+            assert abs(s1 - float(sum(d))) <= 1e-14 * float(sum(map(abs, d)))
+
+    @pytest.mark.parametrize("name", ["scale_major", "scale_minor"])
+    def test_scale(self, kernels, name, dtype, start, stop):
+        for which, op in enumerate((np.multiply, np.divide) if np.dtype(dtype).kind == "f" else (np.multiply,)):
+            found, before, out = run(kernels, name, dtype, start, stop, which)
+            data, factors, indptr = found["data"], found["factors"], found["indptr"]
+            each = np.repeat(factors, LENGTHS) if name == "scale_major" else factors[found["indices"]]
+            with np.errstate(all="ignore"):
+                expected = op(data.astype(factors.dtype), each).astype(dtype)
+            expected[: indptr[start]], expected[indptr[stop] :] = before[: indptr[start]], before[indptr[stop] :]
+            assert bits(out) == bits(expected)
+
+
+@pytest.mark.parametrize("dtype", VALUES[:2])
+@pytest.mark.parametrize(("start", "stop"), BLOCKS)
+def test_normalize(kernels, dtype, start, stop):
+    for which, log in enumerate((False, True)):
+        found, before, out = run(kernels, "normalize_major", dtype, start, stop, which)
+        totals = run(kernels, "sum_major", dtype, start, stop)[2]
+        assert bits(found["totals"]) == bits(totals)
+        expected, indptr = before.copy(), found["indptr"]
+        used = slice(indptr[start], indptr[stop])
+        with np.errstate(all="ignore"):
+            factors = np.where(totals != 0, 1e4 / totals, 1)
+            expected[used] = found["data"][used].astype(float) * np.repeat(factors, LENGTHS[start:stop])
+        if log:
+            kernels.log1p(expected.copy(), used.start, used.stop, expected)
+        assert bits(out) == bits(expected)
+
+
+@pytest.mark.parametrize("index", INDICES)
+def test_is_canonical(kernels, index):
+    rows = [[], [0], [0, 5], list(range(70)), [9], []]
+    indptr = np.cumsum([0, *map(len, rows)])
+    good = np.array([j for row in rows for j in row], index)
+    assert kernels.is_canonical(good, indptr, 0, len(rows))
+    for row, position in ((2, 2), (3, 4), (3, 40), (3, 72)):
+        for change in (0, -1):  # a duplicate, a fall
+            indices = good.copy()
+            indices[position] = indices[position - 1] + change
+            assert not kernels.is_canonical(indices, indptr, 0, len(rows))
+            assert not kernels.is_canonical(indices, indptr, row, row + 1)
+            assert kernels.is_canonical(indices, indptr, 0, row)
+            assert kernels.is_canonical(indices, indptr, row + 1, len(rows))
+
+
+# ---- bad indices
+
+CHECKING = [
+    name for name in CONTRACT if CONTRACT[name].__doc__.endswith(("position of a bad index", "bad position", "or -1"))
+]
+
+
+@pytest.mark.parametrize("name", CHECKING)
+@pytest.mark.parametrize("index", INDICES)
+def test_the_first_bad_index_is_returned(kernels, name, index):
+    """At both edges of blocks of 64 and 256; out of range by one, or by all that the type has."""
+    first, last = sum(LENGTHS[:5]), sum(LENGTHS[:85])
+    info = np.iinfo(index)
+    for position in (
+        first,
+        first + 63,
+        first + 64,
+        first + 65,
+        first + 255,
+        first + 256,
+        last - 65,
+        last - 64,
+        last - 1,
+    ):
+        for bad in (N_MINOR, -1, int(info.min), int(info.max)):
+            arguments = list(calls(name, "float32", index, False, 5, 85)[0])
+            indices = arguments[parameters(CONTRACT[name]).index("indices")]
+            indices[position] = bad
+            if position + 1 < last:
+                indices[position + 1] = -1  # a second one
+            indices[first - 1] = indices[last] = -1  # not in the block
+            assert getattr(kernels, name)(*arguments) == position
+
+
+@pytest.mark.parametrize("name", CHECKING)
+def test_no_columns(kernels, name):
+    """Every index is bad then; with nothing stored, none is."""
+    arguments = list(calls(name, "float32", "int32", False, 5, 85)[0])
+    names = parameters(CONTRACT[name])
+    place = names.index("n_minor" if "n_minor" in names else "factors" if "factors" in names else "out")
+    arguments[place] = 0 if "n_minor" in names else arguments[place][:0]
+    assert getattr(kernels, name)(*arguments) == sum(LENGTHS[:5])
+    arguments[names.index("stop")] = 5
+    assert getattr(kernels, name)(*arguments) == -1
+
+
+# ---- log1p
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_log1p_is_within_1_5_ulp(kernels, dtype):
+    """Every magnitude of the type, the neighbourhoods of -1, 0 and of the powers of two where the exponent changes."""
+    if np.finfo(np.longdouble).nmant < 63:
+        pytest.skip("no extended precision here")
+    rng = np.random.default_rng(0)
+    info, n = np.finfo(dtype), 300_000
+    spread = np.exp(rng.uniform(np.log(float(info.smallest_normal)), np.log(float(info.max)), n))
+    powers = np.ldexp(rng.uniform(0.99, 1.01, n), rng.integers(-30, 60, n)) * rng.choice([1, np.sqrt(2)], n) - 1
+    x = np.concatenate((spread, -spread[spread < 1], powers, rng.uniform(-1, 1, n), rng.integers(0, 10**6, n)))
+    x = x.astype(dtype)
+    x = x[(x > -1) & np.isfinite(x)]
+    out = np.empty_like(x)
+    kernels.log1p(x, 0, len(x), out)
+    exact = np.log1p(x.astype(np.longdouble))
+    error = np.abs(out - exact) / np.spacing(np.abs(exact).astype(dtype))
+    assert error.max() <= 1.5, x[error.argmax()]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_log1p_of_special_values(kernels, dtype):
+    tiny, largest = np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max
+    x = np.array([0, -0.0, -1, -1.5, -np.inf, np.inf, np.nan, tiny, -tiny, largest], dtype)
+    out = np.empty_like(x)
+    kernels.log1p(x, 0, len(x), out)
+    with np.errstate(all="ignore"):
+        expected = np.log1p(x.astype(np.longdouble)).astype(dtype)
+    assert bits(out) == bits(expected)

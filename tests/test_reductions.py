@@ -1,0 +1,257 @@
+"""sum, mean, var, std, mean_var and count_nonzero against exact arithmetic and SciPy."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import assume
+from hypothesis import strategies as st
+
+import csraxis as cx
+import reference
+from checks import assert_close, assert_exact, eps, unchanged
+from strategies import AXES, CLASSES, COMPLEX, FLOATS, INTEGERS, REAL, dense_arrays, examples, matrices
+
+FUNCTIONS = ("sum", "mean", "var", "std", "count_nonzero")
+anything = st.one_of(
+    matrices((*REAL, *COMPLEX), ("spread", "small", "special")), dense_arrays((*REAL, *COMPLEX), ("spread", "special"))
+)
+real = st.one_of(matrices(REAL, ("spread", "small", "special")), dense_arrays(REAL, ("spread", "special")))
+
+
+def result_dtype(function, dtype):
+    """Of a reduction of values of `dtype`: the table of the array API."""
+    dtype = np.dtype(dtype).newbyteorder("=")
+    if function == "count_nonzero":
+        return np.dtype(np.int64)
+    if dtype.kind in "fc":
+        return dtype
+    return np.dtype(float if function != "sum" else np.uint64 if dtype.kind == "u" else np.int64)
+
+
+def assert_right(function, result, expected, x, axis, keepdims):
+    """Value, type and shape of a reduction of x."""
+    dtype = result_dtype(function, x.dtype)
+    assert type(result) is np.ndarray if np.ndim(expected) else type(result) is dtype.type
+    assert result.dtype == dtype
+    if dtype.kind in "iu":
+        assert_exact(result, expected)
+        return
+    values = np.abs(reference.dense(x).astype(complex))
+    finite = np.where(np.isfinite(values), values, 0)
+    if function in ("sum", "mean"):  # as good as an addition in float64 in any order
+        scale = 100 * eps(float) * np.array(reference.sum(finite, axis, keepdims=keepdims), float)
+        assert_close(result, expected, eps(dtype), scale + 1e-320)
+    else:
+        # Integers beyond 2**53 are first rounded to float64.
+        rounding = finite.max(initial=0) * eps(float) if x.dtype.kind in "iu" and finite.max(initial=0) > 2**53 else 0.0
+        scale = rounding if function == "std" else rounding * (np.sqrt(np.array(expected, float)) + rounding)
+        assert (np.asarray(result)[~np.isnan(result)] >= 0).all()
+        assert_close(result, expected, max(1e-12, eps(dtype)), np.nan_to_num(scale) + 1e-300)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_equals_exact_arithmetic(engine, function):
+    @examples(real if function in ("var", "std") else anything, st.sampled_from(AXES), st.booleans())
+    def check(x, axis, keepdims):
+        with unchanged(x):
+            result = getattr(cx, function)(x, axis=axis, keepdims=keepdims)
+        assert_right(function, result, getattr(reference, function)(x, axis, keepdims=keepdims), x, axis, keepdims)
+
+    check()
+
+
+@examples(
+    real, st.sampled_from(AXES), st.booleans(), st.sampled_from([0, 1, 0.5, -1, 5, 7.0, 49, np.float32(1), np.int8(2)])
+)
+def test_correction(engine, x, axis, keepdims, correction):
+    expected = reference.var(x, axis, float(correction), keepdims)
+    with unchanged(x):
+        mean, var = cx.mean_var(x, axis=axis, correction=correction, keepdims=keepdims)
+        assert_right("var", cx.var(x, axis=axis, correction=correction, keepdims=keepdims), expected, x, axis, keepdims)
+        std = cx.std(x, axis=axis, correction=correction, keepdims=keepdims)
+    assert_right("mean", mean, reference.mean(x, axis, keepdims), x, axis, keepdims)
+    assert_right("var", var, expected, x, axis, keepdims)
+    assert_right("std", std, reference.std(x, axis, float(correction), keepdims), x, axis, keepdims)
+
+
+@examples(matrices(REAL, ("small",)), st.sampled_from(AXES), st.sampled_from((*INTEGERS, *FLOATS, *COMPLEX)))
+def test_dtype_is_cast_to_before_adding(engine, x, axis, dtype):
+    total = cx.sum(x, axis=axis, dtype=dtype)
+    assert total.dtype == dtype
+    expected = reference.sum(x, axis, dtype=dtype)
+    if total.dtype.kind in "iu":
+        assert_exact(total, expected)
+        with pytest.raises(TypeError, match="floating"):
+            cx.mean(x, axis=axis, dtype=dtype)
+    else:
+        assert_close(total, expected, 0)
+        mean = cx.mean(x, axis=axis, dtype=dtype)
+        assert mean.dtype == dtype
+        assert_close(mean, reference.mean(reference.dense(x).astype(dtype), axis), eps(dtype))
+
+
+def test_dtype_is_cast_to_block_by_block_without_a_warning(engine):
+    """Casts that overflow, in a matrix that takes more than one block of them."""
+    x = sp.csr_array(np.full((100_000, 1), 1e300))
+    assert cx.sum(x, axis=0, dtype=np.float32)[0] == np.inf
+    assert cx.sum(sp.csr_array(np.full((100_000, 1), 3.7)), axis=0, dtype=np.int8)[0] == np.int64(300_000).astype(
+        np.int8
+    )
+    x.data[:] = np.nan
+    cx.sum(x, axis=0, dtype=np.int32)  # an undefined value, but no warning
+
+
+@examples(matrices((*REAL, *COMPLEX), buffers=("plain", "read-only")), st.sampled_from([None, 0, 1]))
+def test_equals_scipy(engine, x, axis):
+    assume(0 not in x.shape)  # SciPy raises
+    expected = x.copy()  # SciPy adds duplicates in place
+    expected.indices, expected.indptr = x.indices.astype(np.int64), x.indptr.astype(np.int64)
+    expected = type(x)(expected.toarray())
+    scale = 100 * eps(float) * np.abs(x.toarray()).sum(dtype=float)
+    tolerance = 10 * eps(x.dtype) if x.dtype.kind in "fc" else 0
+    # SciPy adds in the type of the values.
+    scale += 100 * tolerance * np.abs(x.toarray()).max(initial=0)
+    assert_close(
+        cx.sum(x, axis=axis), np.asarray(expected.sum(axis=axis)).reshape(np.shape(cx.sum(x, axis=axis))), 1e-15, scale
+    )
+    assert np.array_equal(cx.count_nonzero(x, axis=axis), expected.count_nonzero(axis=axis))
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (0,), (2, 3, 4), (2, 0, 3)])
+def test_ndarrays_of_any_dimension(engine, shape):
+    x = np.asarray(np.random.default_rng(0).normal(5, 2, shape))
+    for axis in (None, (), *range(len(shape)), tuple(range(len(shape)))[::-2]):
+        for keepdims in (False, True):
+            for function in FUNCTIONS:
+                expected = getattr(reference, function)(x, axis, keepdims=keepdims)
+                assert_right(
+                    function, getattr(cx, function)(x, axis=axis, keepdims=keepdims), expected, x, axis, keepdims
+                )
+
+
+def _rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+# The variances that float32 accumulators, squares in the type of the values, E[x^2] - E[x]^2 and a bad shift get wrong.
+HOSTILE = {
+    "float32 with a large mean": np.float32([30000.1, 30000.2, 30000.3]),
+    "1e8 + {0, 1, 2}": np.array([1e8, 1e8 + 1, 1e8 + 2]),
+    "uint8 200": np.uint8([200, 200]),
+    "uint8 200 and 201": np.uint8([200, 201] * 300),
+    "int32 1e5": np.int32([100_000, 100_000]),
+    "int64 4e9": np.int64([4_000_000_000] * 3),
+    "int64 4e9 and one more": np.int64([4_000_000_000, 4_000_000_001]),
+    "1e8, spread 1e-3": 1e8 + _rng().normal(0, 1e-3, 3000),
+    "0.1 but for one": np.array([0.1] * 999 + [0.1000001]),
+    "an outlier first": np.concatenate(([1e12], _rng().normal(1, 0.1, 3000))),
+    "an outlier last": np.concatenate((_rng().normal(1, 0.1, 3000), [1e12])),
+    "another level after the first rows": np.concatenate((_rng().normal(1e6, 1e-3, 300), _rng().normal(0, 1, 70_000))),
+    "zeros between": np.where(np.arange(3000) % 3, 1e7 + _rng().normal(0, 1, 3000), 0),
+    "30 magnitudes": np.exp(_rng().uniform(-30, 30, 3000)),
+    "fractions around a half": np.array([0.5, 0.5 + 2.0**-30] * 500),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_variance_of_hostile_columns(engine, name):
+    values = HOSTILE[name]
+    numbers = [Fraction(value) for value in values.tolist()]
+    squares = sum(v * v for v in numbers) - sum(numbers) ** 2 / len(numbers)
+    tolerance = Fraction(1, 10**12) + Fraction(2.0**-23 if values.dtype == np.float32 else 0)
+    column = values[:, None]
+    for x, axis in [(cls(column), 0) for cls in CLASSES] + [(sp.csr_array(column.T), 1), (sp.csc_array(column.T), 1)]:
+        for correction in (0, 1):
+            for result in (cx.var(x, axis=axis, correction=correction)[0], cx.var(column, correction=correction)):
+                assert result >= 0
+                expected = squares / (len(numbers) - correction)
+                assert abs(Fraction(result.item()) - expected) <= tolerance * expected
+        assert_close(cx.var(x), squares / len(numbers), float(tolerance))
+
+
+@pytest.mark.parametrize("value", [0.1, np.float32(0.1), 1e300, 1 / 3])
+def test_a_million_equal_values_vary_by_nothing(engine, value):
+    column = np.full((1_000_000, 1), value)
+    for x in (sp.csr_array(column), sp.csc_array(column), column):
+        mean, var = cx.mean_var(x, axis=0)
+        assert mean[0] == value
+        assert var[0] == 0
+
+
+def test_infinities_in_different_blocks_give_nan_without_a_warning(engine):
+    column = np.ones((400, 1))
+    column[0], column[-1] = np.inf, -np.inf
+    for x in (sp.csr_array(column), sp.csc_array(column), column):
+        assert np.isnan(cx.sum(x, axis=0)).all()
+        assert np.isnan(cx.mean_var(x, axis=0)).all()
+
+
+def test_complex_infinities_stay_in_their_part(engine):
+    rows = np.array([[complex(1, np.inf), 2], [complex(-np.inf, 1), complex(2, 5)]])
+    for x in (sp.csr_array(rows), sp.csc_array(rows), rows):
+        for function in (cx.sum, cx.mean):
+            total = function(x, axis=1)
+            assert total.real.tolist() == [3.0 if function is cx.sum else 1.5, -np.inf]
+            assert total.imag.tolist() == [np.inf, 6.0 if function is cx.sum else 3.0]
+
+
+def test_no_degrees_of_freedom_give_nan(engine):
+    rows = np.arange(12.0).reshape(3, 4)
+    for x in (sp.csr_array(rows), sp.csc_array(rows), rows):
+        for axis, n in ((0, 3), (1, 4), (None, 12)):
+            for correction in (n, n + 0.5, n + 1):
+                assert np.isnan(cx.var(x, axis=axis, correction=correction)).all()
+                assert np.isnan(cx.std(x, axis=axis, correction=correction)).all()
+            assert np.isfinite(cx.var(x, axis=axis, correction=n - 0.5)).all()
+
+
+def test_means_of_large_integers_do_not_wrap_around(engine):
+    for dtype, value in (("int64", 2**62), ("int64", -(2**63)), ("uint64", 2**64 - 1), ("uint32", 2**32 - 1)):
+        column = np.full((5, 1), value, dtype)
+        for x in (sp.csr_array(column), sp.csc_array(column), column):
+            for axis in (0, None):
+                assert_close(
+                    cx.mean(x, axis=axis), np.full(np.shape(cx.mean(x, axis=axis)), float(value)), 2 * eps(float)
+                )
+
+
+def test_duplicates_are_one_element(engine):
+    x = sp.csr_array((np.array([1.0, 2, -3, 5, 5]), [1, 1, 1, 0, 0], [0, 3, 5]), shape=(2, 3))
+    logical = sp.csr_array((np.array([True, True, True]), [1, 1, 0], [0, 2, 3]), shape=(2, 3))
+    assert cx.count_nonzero(x, axis=0).tolist() == [1, 0, 0]
+    assert cx.var(x, axis=0).tolist() == [25, 0, 0]
+    for function in FUNCTIONS:
+        assert getattr(cx, function)(logical) == getattr(cx, function)(logical.toarray())
+
+
+@pytest.mark.parametrize("function", [*FUNCTIONS, "mean_var"])
+def test_what_is_refused(engine, function):
+    function = getattr(cx, function)
+    for x in (sp.csr_array((3, 4)), np.ones((3, 4))):
+        for axis in (2, -3, (0, 2)):
+            with pytest.raises(np.exceptions.AxisError):
+                function(x, axis=axis)
+        with pytest.raises(ValueError, match="repeated"):
+            function(x, axis=(0, -2))
+        for axis in (True, 0.5, "0"):
+            with pytest.raises(TypeError):
+                function(x, axis=axis)
+    if function in (cx.var, cx.std, cx.mean_var):
+        for correction in ("1", None, 1j, True):
+            with pytest.raises(TypeError, match="correction"):
+                function(sp.csr_array((3, 4)), correction=correction)
+        for x in (sp.csr_array((3, 4), dtype=complex), np.ones((3, 4), complex)):
+            with pytest.raises(TypeError, match="real"):
+                function(x)
+
+
+def test_nothing_to_reduce(engine):
+    for x in (*(cls((0, 3)) for cls in CLASSES), np.ones((0, 3))):
+        assert cx.sum(x) == 0
+        assert cx.sum(x, axis=1).shape == (0,)
+        for function in (cx.mean, cx.var, cx.std):
+            assert math.isnan(function(x))
+            assert np.isnan(function(x, axis=0)).tolist() == [True] * 3
