@@ -1,7 +1,7 @@
 """From how many stored values on do threads pay? `python -m bench.threads` measures what `PARALLEL_FROM` is set to.
 
-Each function runs with one thread and with all, in turn, on matrices of growing size; a ratio above 1 means that threads
-are faster. Interleaved medians.
+Each function runs with one thread and with all, in turn, on matrices of growing size; a ratio above 1 means that
+threads are faster. Interleaved medians.
 """
 
 from __future__ import annotations

@@ -27,11 +27,12 @@ def unchanged(*inputs):
 
 
 def bits(result):
-    """Bytes, type and shape of a result (or of several), with one NaN for all NaNs."""
+    """Bytes, type and shape of a result (or of several), in native byte order, with one NaN for all NaNs."""
     if isinstance(result, tuple | list):
         return tuple(map(bits, result))
     found = []
     for part in parts(result):
+        part = part.astype(part.dtype.newbyteorder("="))
         if part.dtype.kind == "c":
             part = np.ascontiguousarray(part).view(part.real.dtype)
         if part.dtype.kind == "f":

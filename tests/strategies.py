@@ -58,7 +58,7 @@ def _array(values, dtype):
         return np.array(values, dtype=dtype)
 
 
-def _in_buffer(array, buffer, filler):
+def in_buffer(array, buffer, filler):
     """The same numbers in a buffer of that kind; a long one goes on with `filler`, which nobody may look at."""
     if buffer == "long":
         return np.concatenate((array, np.full(3, filler, array.dtype)))
@@ -106,9 +106,9 @@ def matrices(
     buffer = draw(st.sampled_from(buffers))
     indptr = np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=n_major)))).astype(indptr_type)
     x = cls((n_major, n_minor) if cls.__name__.startswith("csr") else (n_minor, n_major), dtype=dtype)
-    x.data = _in_buffer(_array([value for _, value in entries], dtype), buffer, 1)
-    x.indices = _in_buffer(np.array([place[1] for place, _ in entries], indices_type), buffer, 12_345)
-    x.indptr = _in_buffer(indptr, buffer if buffer != "long" else "plain", 0)
+    x.data = in_buffer(_array([value for _, value in entries], dtype), buffer, 1)
+    x.indices = in_buffer(np.array([place[1] for place, _ in entries], indices_type), buffer, 12_345)
+    x.indptr = in_buffer(indptr, buffer if buffer != "long" else "plain", 0)
     return x
 
 

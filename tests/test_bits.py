@@ -13,7 +13,7 @@ import csraxis as cx
 from checks import bits
 from conftest import engine_or_skip
 from csraxis.dispatch import _blocks
-from strategies import CLASSES
+from strategies import BUFFERS, CLASSES, in_buffer
 
 DTYPES = ("float32", "float64", "int32", "int64", "uint8", "uint16", "int16", "bool", "complex64")
 
@@ -51,7 +51,7 @@ def results(x):
         yield f"scale {axis} integers", cx.axis_scale(x, whole, axis=axis)
         yield f"divide {axis}", cx.axis_scale(x, factors, axis=axis, op="divide")
         if kind in "fc":
-            copy = x.copy()
+            copy = cx.multiply(x, 1)
             yield f"scale {axis} in place", cx.axis_scale(copy, factors, axis=axis, out=copy)
         if kind != "c":
             for target in (None, 1e4):
@@ -132,6 +132,19 @@ def test_both_engines(cls, dtype):
         with cx.config(engine=name):
             found[name] = all_bits(x)
     assert_same(found["numba"], found["cython"])
+
+
+@pytest.mark.parametrize("cls", CLASSES[:2])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_any_form_of_the_buffers(engine, cls, dtype):
+    x = cls(matrix(60, 40, dtype=dtype))
+    expected = all_bits(x)
+    for buffer in BUFFERS:
+        y = cls((x.data, x.indices, x.indptr), shape=x.shape)
+        y.data = in_buffer(x.data, buffer, 1)
+        if buffer != "byte-swapped":  # those come out as int64
+            y.indices = in_buffer(x.indices, buffer, 12_345)
+        assert_same(all_bits(y), expected)
 
 
 def test_cpu_levels():

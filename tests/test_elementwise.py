@@ -33,8 +33,7 @@ def assert_like(result, x, dtype):
     assert result.shape == x.shape
     assert result.dtype == dtype
     if sp.issparse(x):
-        for part, of in ((result.indices, x.indices), (result.indptr, x.indptr)):
-            assert part.dtype == (of.dtype if of.dtype in (np.int32, np.int64) else np.int64)
+        assert {result.indices.dtype, result.indptr.dtype} <= {np.dtype(np.int32), np.dtype(np.int64)}
         assert not any(np.shares_memory(part, other) for part in parts(result) for other in parts(x))
         result.check_format(full_check=True)
 
@@ -45,6 +44,14 @@ def assert_elements(result, expected, tolerance=64):
         assert_close(reference.dense(result), expected, tolerance * eps(result.dtype), 1e-310)
     else:
         assert_exact(reference.dense(result), expected)
+
+
+@pytest.mark.parametrize(("indptr", "indices"), [("i4", "i4"), ("i8", "i8"), ("i8", "i4"), ("i4", "i8")])
+def test_the_types_of_indices_are_kept(engine, indptr, indices):
+    x = sp.csr_array(np.eye(3))
+    x.indptr, x.indices = x.indptr.astype(indptr), x.indices.astype(indices)
+    for result in (cx.multiply(x, 2), cx.log1p(x), cx.axis_scale(x, np.ones(3), axis=1), cx.normalize(x)):
+        assert (result.indptr.dtype, result.indices.dtype) == (indptr, indices)
 
 
 # ---- multiply and divide

@@ -17,6 +17,7 @@ ad = pytest.importorskip("anndata")
 
 SPARSE = (sp.csr_matrix, sp.csr_array, sp.csc_matrix, sp.csc_array)
 CONTAINERS = (*SPARSE, np.array)
+FLOATS = ("float32", "float64")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 # One per formula, with a numeric target where there is one, so that each cell's result depends on that cell alone.
 FUNCTIONS = {
@@ -162,7 +163,7 @@ def test_results_without_inplace_are_scanpys(sc, cls, options):
 
 
 @pytest.mark.parametrize("target", [None, 1e4])
-@pytest.mark.parametrize("dtype", ["bool", *INTEGERS, "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["bool", *INTEGERS, *FLOATS])
 @each_container
 def test_normalize_total_is_right_in_every_dtype(engine, cls, dtype, target):
     values = counts()
@@ -171,19 +172,24 @@ def test_normalize_total_is_right_in_every_dtype(engine, cls, dtype, target):
     with pytest.warns(UserWarning, match="Some cells have zero counts"):
         result = cx.pp.normalize_total(x, target_sum=target)
     assert type(result) is type(x)
-    assert result.dtype == (dtype if dtype in ("float32", "float64") else "float32")
+    assert result.dtype == (dtype if dtype in FLOATS else "float32")
     rtol = 1e-13 if dtype == "float64" else 1e-6
     np.testing.assert_allclose(dense(result), reference.normalize(x, target_sum=target), rtol=rtol)
 
 
-@pytest.mark.parametrize("base", [None, np.float64(10)])
-@pytest.mark.parametrize("dtype", ["bool", *INTEGERS, "float32", "float64"])
+@pytest.mark.parametrize(
+    ("dtype", "base"),
+    [
+        *((dtype, None) for dtype in ("bool", *INTEGERS)),
+        *((dtype, base) for dtype in FLOATS for base in (None, np.float64(10))),
+    ],
+)
 @each_container
 def test_log1p_is_right_in_every_dtype(engine, cls, dtype, base):
     x = cls(counts().astype(dtype))
     result = cx.pp.log1p(x, base=base)
     assert type(result) is type(x)
-    assert result.dtype == (dtype if dtype in ("float32", "float64") else "float32")
+    assert result.dtype == (dtype if dtype in FLOATS else "float32")
     expected = np.log1p(dense(x).astype(float)) / (1 if base is None else np.log(base))
     np.testing.assert_allclose(dense(result), expected, rtol=1e-14 if dtype == "float64" else 1e-6)
 
@@ -252,7 +258,7 @@ def test_normalize_total_treats_special_values_alike(engine, cls, target):
 @pytest.mark.parametrize("shape", [(0, 5), (0, 0), (5, 0)])
 @each_function
 @each_container
-def test_empty_matrices(engine, cls, name, shape):
+def test_empty_matrices(cls, name, shape):
     adata = ad.AnnData(cls(np.zeros(shape, "f4")))
     if shape[0] and name.startswith("normalize"):
         with pytest.warns(UserWarning, match="zero counts"):
@@ -338,8 +344,12 @@ def other_wrapper(x):
     return type(x)((x.data, x.indices, x.indptr), shape=x.shape)
 
 
-def frame(adata):
-    return pd.DataFrame(adata.X, index=adata.obs_names, columns=adata.var_names, copy=False)
+def frame(adata, **columns):
+    """A DataFrame over the memory of X, and columns of its own."""
+    result = pd.DataFrame(adata.X, index=adata.obs_names, columns=adata.var_names, copy=False)
+    for name, values in columns.items():
+        result[name] = values
+    return result
 
 
 # How the buffer of X comes to be shared; an AnnData that is returned shares it.
@@ -358,7 +368,7 @@ SHARES_SPARSE = {
 SHARES_DENSE = {
     "obsm-part": lambda adata: adata.obsm.update(x=adata.X[:, 3:5]),
     "obsm-frame": lambda adata: adata.obsm.update(x=frame(adata)),
-    "obsm-frame-of-many-types": lambda adata: adata.obsm.update(x=frame(adata).assign(batch="a")),
+    "obsm-frame-of-many-types": lambda adata: adata.obsm.update(x=frame(adata, batch="a")),
     "varm": lambda adata: adata.varm.update(x=adata.X.T),
     "anndata-part": lambda adata: ad.AnnData(adata.X[5:]),
     "obsm-frame-of-anndata": lambda adata: ad.AnnData(shape=adata.shape, obsm={"x": frame(adata)}),
@@ -643,8 +653,8 @@ def test_totals_need_two_dimensions(name, shape):
     ("part", "options", "message"),
     [
         ("indptr", {}, r"indptr must not decrease, but indptr\[3\]"),
-        ("indices", {"exclude_highly_expressed": True}, r"indices\[7\] is 1000000"),
-        ("indices", {"exclude_highly_expressed": True, "max_fraction": 1}, r"indices\[7\] is 1000000"),
+        ("indices", {"exclude_highly_expressed": True}, r"indices\[\d+\] is 1000000"),
+        ("indices", {"exclude_highly_expressed": True, "max_fraction": 0}, r"indices\[\d+\] is 1000000"),
     ],
     ids=str,
 )
@@ -652,7 +662,7 @@ def test_totals_need_two_dimensions(name, shape):
 def test_malformed_matrices_are_refused(engine, cls, part, options, message):
     x = cls(counts().astype("f4"))
     if part == "indices":
-        x.indices[7] = 1_000_000
+        x.indices[x.indptr[3] - 1] = 1_000_000  # at the end of a row (column), which stays sorted
     else:
         x.indptr[4] = x.indptr[3] - 1
     adata = ad.AnnData(x)

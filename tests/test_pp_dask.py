@@ -131,7 +131,7 @@ def test_larger_matrices_equal_in_memory(engine, cls, chunks, name, options):
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int32", "int64"])
-@each_chunk
+@pytest.mark.parametrize("cls", [sp.csr_matrix, sp.csc_array, np_matrix])
 @each_call
 def test_every_other_dtype_becomes_float32(cls, dtype, name, options):
     x = seven_by_five(dtype)

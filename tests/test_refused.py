@@ -269,7 +269,7 @@ def test_indices_out_of_range_wherever_they_are_used(engine, what, dtype):
 
 
 def test_the_first_bad_index_far_into_a_large_matrix(engine, monkeypatch):
-    """Its position counts from the start of x, in whatever block and thread it was found; nothing was written before."""
+    """Its position is that in x, in whatever block and thread it was found, and nothing is written before."""
     monkeypatch.setattr(_blocks, "PARALLEL_FROM", 1000)
     for dtype in (np.float64, np.int8):
         x = sp.csr_array(np.ones((3000, 40), dtype))

@@ -234,7 +234,10 @@ def _like(x: Any) -> Any:
 
 
 def _as_dense(x: Any) -> Any:
-    return to_dense(x, order="C") if is_dask(x) else x
+    """A Dask array of ndarrays, with one chunk along axes of length one: Dask cannot broadcast several."""
+    if not is_dask(x):
+        return x
+    return to_dense(x, order="C").rechunk({axis: 1 for axis, n in enumerate(x.shape) if n == 1})
 
 
 def _axis_scale(block: Any, factors: np.ndarray, **options: Any) -> Any:
