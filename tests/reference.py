@@ -15,9 +15,10 @@ def dense(x):
     """The elements in the type of x; duplicates are added."""
     if isinstance(x, np.ndarray):
         return np.asarray(x)
-    result = np.zeros(x.shape, x.dtype.newbyteorder("="))
+    zeros = np.zeros(x.shape, x.dtype.newbyteorder("="))
+    result = -zeros if x.dtype.kind in "fc" else zeros.copy()  # -0.0 + -0.0 is -0.0
     np.add.at(result, _places(x), x.data[: x.indptr[-1]])
-    return result
+    return np.where(stored(x), result, zeros)
 
 
 def stored(x):

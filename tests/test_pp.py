@@ -448,10 +448,7 @@ def test_parent_of_a_view_is_not_changed(name, cls):
 
 @pytest.mark.parametrize(
     "cls",
-    [
-        np.array,
-        *(pytest.param(cls, marks=pytest.mark.xfail(reason="with_data keeps anndata's view class")) for cls in SPARSE),
-    ],
+    [np.array, *SPARSE],
     ids=lambda cls: cls.__name__,
 )
 def test_results_for_a_view_without_inplace(cls):

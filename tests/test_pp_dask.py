@@ -71,7 +71,7 @@ def assert_equal_chunk_by_chunk(result, cls, expected):
     kind = np.ndarray if cls in (np.array, np_matrix) else cls
     assert type(result._meta) is kind
     assert result.dtype == result._meta.dtype == expected.dtype
-    (blocks,) = dask.compute(result.to_delayed().tolist())
+    blocks = dask.base.compute_as_if_collection(da.Array, result.dask, result.__dask_keys__())
     assert {(type(block), block.dtype) for row in blocks for block in row} == {(kind, expected.dtype)}
     actual = np.block([[dense(block) for block in row] for row in blocks])
     np.testing.assert_allclose(actual, expected, rtol=1e-12 if expected.dtype == "f8" else 1e-6)

@@ -37,6 +37,11 @@ def is_sparse(x: Any) -> bool:
     return isinstance(x, _SPARSE)
 
 
+def scipy_class(x: Any) -> Any:
+    """Which of the four containers x is: a subclass, such as anndata's views, is not ours to construct."""
+    return next(cls for cls in _SPARSE if isinstance(x, cls))
+
+
 def container(x: Any, name: str = "x") -> Any:
     """x itself, if it is one of the accepted containers; np.matrix counts as ndarray."""
     if is_sparse(x):
@@ -102,7 +107,7 @@ def compressed(x: Any, *, canonical: bool = False, name: str = "x") -> Compresse
     if not (canonical or data.dtype.kind == "b") or _is_canonical(c):
         return c
     check_all_indices(c)  # while positions are those of x
-    ordered = type(x)((data.copy(), indices.copy(), indptr.copy()), shape=x.shape)
+    ordered = scipy_class(x)((data.copy(), indices.copy(), indptr.copy()), shape=x.shape)
     ordered.sum_duplicates()
     return compressed(ordered, name=name)
 
@@ -180,7 +185,7 @@ def check_all_indices(c: Compressed) -> None:
 def with_data(c: Compressed, data: np.ndarray) -> Any:
     """A new container of the class of the source, with its structure (copied) and other values."""
     source = c.source
-    result = type(source)(source.shape, dtype=data.dtype)
+    result = scipy_class(source)(source.shape, dtype=data.dtype)
     result.data = data
     result.indices = np.array(c.indices)
     # In the types of the source, unless SciPy would not take them: byte-swapped, unsigned, ...

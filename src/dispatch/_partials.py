@@ -10,7 +10,7 @@ import numpy as np
 
 from . import _blocks, _moments
 from ._config import kernels
-from ._inputs import Compressed, check_all_indices, compressed, container, is_sparse, read_only
+from ._inputs import Compressed, check_all_indices, compressed, container, is_sparse, read_only, scipy_class
 from ._moments import Moments
 from ._pieces import (
     COUNT_AS,
@@ -230,7 +230,7 @@ def to_ndarray(x: Any, order: str = "C") -> np.ndarray:
     c = compressed(x)
     check_all_indices(c)
     # SciPy takes no byte-swapped data.
-    native = type(x)((c.data, c.indices, c.indptr), shape=x.shape)
+    native = scipy_class(x)((c.data, c.indices, c.indptr), shape=x.shape)
     return native.toarray(order=order).astype(x.dtype, copy=False)
 
 
