@@ -287,3 +287,10 @@ def test_the_first_bad_index_far_into_a_large_matrix(engine, monkeypatch):
             for threads in (1, 3):
                 with cx.config(threads=threads):
                     _assert_refused(call, x, r"x\.indices\[100001\] is 40")
+
+
+@pytest.mark.parametrize("scalar", [np.float16(2), np.longdouble(2), np.array(2, np.float16)], ids=repr)
+@pytest.mark.parametrize("function", [cx.multiply, cx.divide])
+def test_a_scalar_of_an_unsupported_type_is_refused(function, scalar):
+    with pytest.raises(TypeError, match=r"x2 must have a bool, integer, float32, .* got"):
+        function(sp.csr_array(np.eye(3, dtype=np.int8)), scalar)

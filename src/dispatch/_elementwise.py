@@ -197,7 +197,8 @@ def is_scalar(x: Any) -> bool:
 
 
 def _binary(name: str, x1: Any, x2: Any) -> Any:
-    x1, x2 = (x if is_scalar(x) else container(x, f"x{i}") for i, x in ((1, x1), (2, x2)))
+    number = bool | int | float | complex
+    x1, x2 = (x if isinstance(x, number) else container(x, f"x{i}") for i, x in ((1, x1), (2, x2)))
     if is_dask(x1) or is_dask(x2):
         from . import _lazy
 

@@ -117,6 +117,7 @@ def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool
 
     Follows `var` of the array API standard 2025.12. It is computed in float64 around a shift near the mean (Chan, Golub
     & LeVeque 1983): relative error at most 1e-12 also where the mean is large and the spread small, never negative.
+    (64-bit integers beyond 2**53 are rounded to float64 first.)
 
     Parameters
     ----------
