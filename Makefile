@@ -23,6 +23,7 @@ lint: $(VENV)/linted
 # Built again when the sources of the compiled kernels, or what they are built with, have changed.
 $(VENV)/installed: pyproject.toml setup.py $(wildcard src/kernels_cy/*.p*)
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"csraxis needs Python 3.11 or newer, not {sys.version}"'
+	@echo "Installing csraxis and the packages that it is compared with into $(VENV): a few minutes, once."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	CSRAXIS_REQUIRE_EXT=1 $(BIN)/python -m pip install --quiet --editable ".[all]"
