@@ -5,7 +5,6 @@ import warnings
 from functools import partial
 
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.sparse as sp
 
@@ -14,6 +13,7 @@ import reference
 from checks import bits, unchanged
 
 ad = pytest.importorskip("anndata")
+pd = pytest.importorskip("pandas")
 
 SPARSE = (sp.csr_matrix, sp.csr_array, sp.csc_matrix, sp.csc_array)
 CONTAINERS = (*SPARSE, np.array)
