@@ -10,8 +10,8 @@ from ._inputs import Compressed, compressed, container, is_dask, is_sparse, with
 from ._pieces import row_pieces, run_rows
 from ._scaling import check_out, scale_sparse
 
-_OPS = {"multiply": np.multiply, "divide": np.divide}
-_PAIRS = (
+OPS = {"multiply": np.multiply, "divide": np.divide}
+PAIRS = (
     "accepted: sparse with a scalar, a broadcast vector or a dense array that broadcasts to its shape; "
     "dense with dense or a scalar; Dask arrays of these"
 )
@@ -48,7 +48,7 @@ def multiply(x1: Any, x2: Any, /) -> Any:
     array([[ 10,   0,  20],
            [  0,   0, 300]])
     """
-    return _binary("multiply", x1, x2)
+    return binary("multiply", x1, x2)
 
 
 def divide(x1: Any, x2: Any, /) -> Any:
@@ -87,7 +87,7 @@ def divide(x1: Any, x2: Any, /) -> Any:
     array([[ 6., inf,  3.],
            [inf, inf,  2.]])
     """
-    return _binary("divide", x1, x2)
+    return binary("divide", x1, x2)
 
 
 def log1p(x: Any, /, *, out: Any = None) -> Any:
@@ -196,7 +196,7 @@ def is_scalar(x: Any) -> bool:
     return isinstance(x, bool | int | float | complex | np.generic) or (isinstance(x, np.ndarray) and x.ndim == 0)
 
 
-def _binary(name: str, x1: Any, x2: Any) -> Any:
+def binary(name: str, x1: Any, x2: Any) -> Any:
     number = bool | int | float | complex
     x1, x2 = (x if isinstance(x, number) else container(x, f"x{i}") for i, x in ((1, x1), (2, x2)))
     if is_dask(x1) or is_dask(x2):
@@ -204,9 +204,9 @@ def _binary(name: str, x1: Any, x2: Any) -> Any:
 
         return _lazy.binary(name, x1, x2)
     if is_scalar(x1) and is_scalar(x2):
-        raise TypeError(f"{name} needs at least one array; {_PAIRS}; got {type(x1).__name__} and {type(x2).__name__}")
+        raise TypeError(f"{name} needs at least one array; {PAIRS}; got {type(x1).__name__} and {type(x2).__name__}")
     if is_sparse(x1) and is_sparse(x2):
-        raise TypeError(f"{name} of two sparse matrices is not supported; {_PAIRS}")
+        raise TypeError(f"{name} of two sparse matrices is not supported; {PAIRS}")
     if is_sparse(x2):
         check_shape(name, x2, x1)
         if name == "multiply":
@@ -216,7 +216,7 @@ def _binary(name: str, x1: Any, x2: Any) -> Any:
         check_shape(name, x1, x2)
         return _sparse_with(name, x1, x2)
     with np.errstate(all="ignore"):
-        return _OPS[name](x1, x2)
+        return OPS[name](x1, x2)
 
 
 def check_shape(name: str, x: Any, other: Any) -> None:
@@ -233,8 +233,8 @@ def _sparse_with(name: str, x: Any, other: Any) -> Any:
     if np.size(other) == 1 and (is_scalar(other) or other.shape != x.shape):
         scalar = other if is_scalar(other) else other.ravel()[0]
         with np.errstate(all="ignore"):
-            return with_data(c, _OPS[name](c.data, scalar))
-    dtype = _OPS[name](np.empty(0, c.data.dtype), np.empty(0, other.dtype)).dtype
+            return with_data(c, OPS[name](c.data, scalar))
+    dtype = OPS[name](np.empty(0, c.data.dtype), np.empty(0, other.dtype)).dtype
     vector = other.ndim == 1 or 1 in other.shape
     if vector and dtype.kind in "iuf" and other.dtype.kind != "c":
         axis = 0 if other.ndim == 2 and other.shape[1] == 1 else 1
@@ -251,5 +251,5 @@ def _with_dense(c: Compressed, name: str, other: np.ndarray, dtype: np.dtype) ->
         major = np.repeat(np.arange(start, stop), np.diff(c.indptr[start : stop + 1]))
         place = (major, c.indices[lo:hi]) if c.major == 0 else (c.indices[lo:hi], major)
         with np.errstate(all="ignore"):
-            _OPS[name](c.data[lo:hi], other[place], out=data[lo:hi])
+            OPS[name](c.data[lo:hi], other[place], out=data[lo:hi])
     return with_data(c, data)

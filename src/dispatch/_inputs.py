@@ -73,6 +73,11 @@ def check_dtype(dtype: np.dtype, name: str) -> None:
         )
 
 
+def float_dtype(dtype: np.dtype) -> np.dtype:
+    """The type of a mean, quotient or logarithm of values of `dtype`: floats and complex numbers stay."""
+    return dtype.newbyteorder("=") if dtype.kind in "fc" else np.dtype(float)
+
+
 def axes_of(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
     """The axes to reduce, sorted, from None, an int or a tuple; AxisError for one that x does not have."""
     if axis is None:

@@ -75,10 +75,10 @@ def axis_scale(x: da.Array, factors: Any, *, axis: int, op: str, out: Any, zero_
         factors = _lazy_factors(factors, x.shape, axis)
     else:
         _check_known(x.shape[axis], "factors")
-        factors = _scaling._factors(factors, x.shape, axis)
+        factors = _scaling.as_factors(factors, x.shape, axis)
     dtype = _scaling.scaled_dtype(x.dtype, factors.dtype, op)  # type: ignore[arg-type]
     block = partial(_axis_scale, axis=axis, op=op, zero_division=zero_division)
-    return _map(block, "axis_scale", x, dtype, _along(factors, x, axis, "factors"), axis=axis)
+    return map_chunks(block, "axis_scale", x, dtype, along(factors, x, axis, "factors"), axis=axis)
 
 
 def normalize(
@@ -104,25 +104,25 @@ def normalize(
         target_sum = _normalize.median_of_positive(totals)
     block = partial(_normalize_block, axis=axis, target_sum=float(target_sum), log1p=log1p, dtype=dtype)
     if x.numblocks[axis] == 1 and totals is None:
-        return _map(block, "normalize", x, dtype)
+        return map_chunks(block, "normalize", x, dtype)
     lazy_totals = row_totals(x, axis, dtype) if totals is None else totals
-    return _map(block, "normalize", x, dtype, _along(lazy_totals, x, 1 - axis, "totals"), axis=1 - axis)
+    return map_chunks(block, "normalize", x, dtype, along(lazy_totals, x, 1 - axis, "totals"), axis=1 - axis)
 
 
 def row_totals(x: da.Array, axis: int, dtype: np.dtype) -> da.Array:
     """Sums over `axis` of the values cast to `dtype`, in float64, lazily."""
     from ._partials import sums
-    from ._reductions import _add_sums
+    from ._reductions import add_sums
 
     block = partial(sums, axes=(axis,), dtype=dtype)
     finish = partial(_ravel_total, axis=axis)
-    return reduce("totals", x, block, _add_sums, [finish], (axis,), False, np.dtype(float))[0]
+    return reduce("totals", x, block, add_sums, [finish], (axis,), False, np.dtype(float))[0]
 
 
 def log1p(x: da.Array, *, out: Any = None) -> da.Array:
     """See `csraxis.log1p`."""
     _no_out(out)
-    return _map(_elementwise.log1p, "log1p", x, x.dtype.newbyteorder("=") if x.dtype.kind in "fc" else np.dtype(float))
+    return map_chunks(_elementwise.log1p, "log1p", x, x.dtype.newbyteorder("=") if x.dtype.kind in "fc" else np.dtype(float))
 
 
 def to_dense(x: da.Array, *, order: str) -> da.Array:
@@ -139,11 +139,11 @@ def binary(name: str, x1: Any, x2: Any) -> da.Array:
     if not any(sparse):  # Dask's own broadcasting is right on dense chunks
         return da.core.elemwise(partial(_dense, name=name), _as_dense(x1), _as_dense(x2), dtype=dtype)
     if all(sparse):
-        raise TypeError(f"{name} of two sparse matrices is not supported; {_elementwise._PAIRS}")
+        raise TypeError(f"{name} of two sparse matrices is not supported; {_elementwise.PAIRS}")
     swapped = sparse[1]
     x, other = (x2, x1) if swapped else (x1, x2)
     if not is_dask(x):
-        raise TypeError(f"{name} of a sparse matrix in memory and a Dask array is not supported; {_elementwise._PAIRS}")
+        raise TypeError(f"{name} of a sparse matrix in memory and a Dask array is not supported; {_elementwise.PAIRS}")
     block = partial(_binary, name=name, swapped=swapped)
     meta = np.empty((0, 0), dtype) if swapped and name == "divide" else _meta(x, dtype)
     if _elementwise.is_scalar(other):
@@ -167,7 +167,7 @@ def _blockwise(block: Callable, name: str, dtype: np.dtype, *arrays: Any, meta: 
     return da.blockwise(block, arrays[1], *arrays, name=name, dtype=dtype, meta=meta, align_arrays=False)
 
 
-def _map(
+def map_chunks(
     block: Callable, name: str, x: da.Array, dtype: np.dtype, vector: da.Array | None = None, axis: int = 0
 ) -> da.Array:
     """Chunks of the class of x's, in `dtype`."""
@@ -181,7 +181,7 @@ def _meta(x: da.Array, dtype: np.dtype) -> Any:
     return x._meta.astype(dtype) if is_sparse(x._meta) else np.empty((0,) * x.ndim, dtype)
 
 
-def _along(vector: Any, x: da.Array, axis: int, name: str) -> da.Array:
+def along(vector: Any, x: da.Array, axis: int, name: str) -> da.Array:
     """A vector in chunks that go with those of x along `axis`."""
     return _in_chunks(vector, x, (axis,), name)
 
@@ -207,7 +207,7 @@ def _check_known(length: float, name: str) -> None:
 
 
 def _lazy_factors(factors: da.Array, shape: tuple[int, ...], axis: int) -> da.Array:
-    """As `_scaling._factors`, for a Dask array: a length that is unknown shows when it is computed."""
+    """As `_scaling.as_factors`, for a Dask array: a length that is unknown shows when it is computed."""
     if is_sparse(factors._meta):
         raise TypeError(
             f"factors must be a dense array of shape ({shape[axis]},); got {type(factors._meta).__name__} chunks"
@@ -254,10 +254,10 @@ def _ravel_total(sums: Any, axis: int) -> np.ndarray:
 
 def _dense(x1: Any, x2: Any, name: str) -> Any:
     with np.errstate(all="ignore"):
-        return _elementwise._OPS[name](x1, x2)
+        return _elementwise.OPS[name](x1, x2)
 
 
 def _binary(block: Any, other: Any, name: str, swapped: bool, axes: tuple[int, ...] = ()) -> Any:
     if axes == (0,):
         other = other[:, None]
-    return _elementwise._binary(name, other, block) if swapped else _elementwise._binary(name, block, other)
+    return _elementwise.binary(name, other, block) if swapped else _elementwise.binary(name, block, other)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import _partials
-from ._inputs import axes_of, check_dtype, container, is_dask
+from ._inputs import axes_of, check_dtype, container, float_dtype, is_dask
 from ._moments import Moments, mean_and_variance, merge
 from ._partials import Sums
 
@@ -62,7 +62,7 @@ def sum(x: Any, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdim
     x = container(x)
     values = _dtype(x.dtype if dtype is None else dtype)
     result = values if dtype is not None or values.kind in "fc" else _partials.sum_dtype(values)
-    return _reduce("sum", x, partial(_partials.sums, dtype=values), _add_sums, [_finish_sum], axis, keepdims, result)[0]
+    return _reduce("sum", x, partial(_partials.sums, dtype=values), add_sums, [_finish_sum], axis, keepdims, result)[0]
 
 
 def mean(x: Any, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdims: bool = False) -> Any:
@@ -103,13 +103,13 @@ def mean(x: Any, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdi
     array([0.5, 0. , 2.5])
     """
     x = container(x)
-    result = _float_dtype(_dtype(x.dtype)) if dtype is None else _dtype(dtype)
+    result = float_dtype(_dtype(x.dtype)) if dtype is None else _dtype(dtype)
     if result.kind not in "fc":
         raise TypeError(f"dtype of a mean must be floating or complex; got {result}")
     # 64-bit integers would be added modulo 2**64.
     values = x.dtype if dtype is None and x.dtype.itemsize < 8 else result
     sums = partial(_partials.sums, dtype=values)
-    return _reduce("mean", x, sums, _add_sums, [_finish_mean], axis, keepdims, result)[0]
+    return _reduce("mean", x, sums, add_sums, [_finish_mean], axis, keepdims, result)[0]
 
 
 def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Any:
@@ -225,7 +225,7 @@ def count_nonzero(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> An
 
 def _variances(function: str, x: Any, axis: Axis, correction: float, keepdims: bool) -> list[Any]:
     x = container(x)
-    result = _float_dtype(_dtype(x.dtype))
+    result = float_dtype(_dtype(x.dtype))
     if result.kind == "c":
         raise TypeError(f"{function} is defined for real numbers; got x of dtype {x.dtype}")
     if isinstance(correction, bool) or not isinstance(correction, int | float | np.integer | np.floating):
@@ -265,7 +265,7 @@ def _shape(merged: Any, finish: Callable, axes: tuple[int, ...], keepdims: bool,
     return values.reshape([n for i, n in enumerate(values.shape) if keepdims or i not in axes])[()]
 
 
-def _add_sums(parts: list[Sums]) -> Sums:
+def add_sums(parts: list[Sums]) -> Sums:
     return Sums(_add([part.total for part in parts]), _add([part.n for part in parts]))
 
 
@@ -295,11 +295,6 @@ def _finish_mean(sums: Sums) -> np.ndarray:
 def _finish_moments(moments: Moments, which: str, correction: float) -> np.ndarray:
     mean, variance = mean_and_variance(moments, correction)
     return {"mean": mean, "var": variance, "std": np.sqrt(variance)}[which]
-
-
-def _float_dtype(dtype: np.dtype) -> np.dtype:
-    """The type of a mean, quotient or logarithm of values of `dtype`."""
-    return dtype if dtype.kind in "fc" else np.dtype(float)
 
 
 def _dtype(dtype: DTypeLike) -> np.dtype:

@@ -92,7 +92,7 @@ def axis_scale(
         from . import _lazy
 
         return _lazy.axis_scale(x, factors, axis=axis, op=op, out=out, zero_division=zero_division)
-    factors = _factors(factors, x.shape, axis)
+    factors = as_factors(factors, x.shape, axis)
     dtype = scaled_dtype(x.dtype, factors.dtype, op)
     if zero_division == "one":
         factors = np.where(factors == 0, factors.dtype.type(1), factors)
@@ -189,7 +189,7 @@ def check_out(c: Compressed, x: Any, out: Any, dtype: np.dtype) -> None:
         raise ValueError("out=x needs a contiguous x.data")
 
 
-def _factors(factors: Any, shape: tuple[int, ...], axis: int) -> np.ndarray:
+def as_factors(factors: Any, shape: tuple[int, ...], axis: int) -> np.ndarray:
     """Factors as a vector of the length of the axis."""
     if not isinstance(factors, np.ndarray | list | tuple) or isinstance(factors, np.ma.MaskedArray):
         raise TypeError(f"factors must be an array of shape ({shape[axis]},); got {type(factors).__name__}")

@@ -283,7 +283,7 @@ def _normalized_lazily(
         target_sum = median_of_positive(totals)
     result = _lazy.normalize(x, axis=1, target_sum=target_sum, log1p=log, dtype=dtype, totals=totals)
     if base is not None:
-        result = _lazy._map(partial(_in_base, base=base), "in_base", result, dtype)
+        result = _lazy.map_chunks(partial(_in_base, base=base), "in_base", result, dtype)
     return result, (lazy_totals if totals is None else totals) / target_sum
 
 
@@ -293,7 +293,7 @@ def _logged(x: Any, base: float | None, in_place: bool = False) -> Any:
     if is_dask(x):
         from ..dispatch import _lazy
 
-        return _lazy._map(partial(_logged, base=base), "pp_log1p", x, dtype)
+        return _lazy.map_chunks(partial(_logged, base=base), "pp_log1p", x, dtype)
     x = container(x)  # a chunk may be np.matrix
     if x.dtype != dtype:
         x, in_place = x.astype(dtype), True
@@ -337,7 +337,7 @@ def _totals_without_highly_expressed_lazily(x: Any, totals: Any, max_fraction: f
         adjust_chunks={"i": 1},
         **options,
     )
-    keep = _lazy._along(~flags.any(axis=0).compute(), x, 1, "genes")
+    keep = _lazy.along(~flags.any(axis=0).compute(), x, 1, "genes")
     options |= {"dtype": float, "meta": np.empty((0, 0))}
     return da.blockwise(_totals_of, "ij", x, "ij", keep, "j", adjust_chunks={"j": 1}, **options).sum(axis=1).compute()
 
