@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Show = Callable[[str, int, int], None]
 RESULTS = Path(__file__).parent / "results"
-INSTALL = "pip install csraxis[bench]"
+INSTALL = 'pip install "csraxis[bench]" (in a checkout: pip install ".[bench]")'
 
 
 def parser() -> argparse.ArgumentParser:

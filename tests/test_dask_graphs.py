@@ -194,3 +194,11 @@ LONG_DOUBLE = da.from_array(np.eye(3, dtype=np.longdouble), chunks=2)
 def test_refused(call, error, message):
     with dask.config.set(scheduler=boom), pytest.raises(error, match=message):
         call()
+
+
+def test_median_target_with_rows_of_unknown_number():
+    x = lazy(np.arange(35.0).reshape(7, 5), "csr_matrix", ((3, 4), (5,)))
+    keep = da.from_array(np.arange(7) % 2 == 0, ((3, 4),))
+    for function in (cx.normalize, cx.pp.normalize_total):
+        got = cx.to_dense(function(x[keep])).compute()
+        np.testing.assert_allclose(got, function(np.arange(35.0).reshape(7, 5)[::2]), rtol=1e-12)

@@ -246,3 +246,11 @@ def test_to_dense(engine, x, order):
     if sp.issparse(x):
         assert result.dtype == x.dtype
     assert np.array_equal(result, reference.dense(x))
+
+
+def test_in_place_in_a_memory_map(tmp_path):
+    x = np.memmap(tmp_path / "x", np.float32, "w+", shape=(3, 2))
+    x[:] = np.arange(6).reshape(3, 2)
+    cx.axis_scale(x, np.array([2.0, 0.5]), axis=1, out=x)
+    cx.log1p(x, out=x)
+    assert x.tolist() == np.log1p(np.array([[0, 0.5], [4, 1.5], [8, 2.5]], np.float32)).tolist()

@@ -288,3 +288,27 @@ def test_show_config(engine, capsys):
     assert shown["csraxis"] == cx.__version__
     assert shown["numpy"] == np.__version__
     assert "python" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("CSRAXIS_ENGINE", "foo"), ("CSRAXIS_CPU", "v9"), ("CSRAXIS_NUM_THREADS", "0")]
+)
+def test_show_config_prints_what_is_wrong_with_the_environment(name, value):
+    if name == "CSRAXIS_CPU":
+        engine_or_skip("cython")
+    shown = run("import csraxis as cx; cx.show_config()", **{name: value})
+    assert "none (" in shown
+    assert value in shown
+    assert "numpy" in shown
+
+
+def test_numba_compiles_in_memory_where_no_cache_can_be_written():
+    engine_or_skip("numba")
+    script = """
+        from numba.core import caching
+        caching.CacheImpl._locator_classes = []  # what Numba finds in a read-only container
+        import csraxis as cx, scipy.sparse as sp
+        with cx.config(engine="numba"):
+            print(cx.sum(sp.csr_array([[1.0, 2.0]]), axis=1))
+    """
+    assert run(script) == "[3.]"

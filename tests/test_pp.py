@@ -1,5 +1,6 @@
 """cx.pp in memory: as scanpy, but right where scanpy is wrong; no buffer is written that something else shares."""
 
+import gc
 import inspect
 import warnings
 from functools import partial
@@ -679,3 +680,30 @@ def test_backed_x_is_refused(name, options, tmp_path):
     FUNCTIONS[name](backed, layer="other")  # this is in memory
     np.testing.assert_allclose(dense(backed.layers["other"]), expected, rtol=1e-6)
     backed.file.close()
+
+
+def test_nothing_is_reused_where_other_holders_cannot_be_listed():
+    a = ad.AnnData(sp.csr_matrix(counts().astype("f4")))
+    b = ad.AnnData(a.X)
+    before = dense(b.X)
+    gc.freeze()
+    try:
+        cx.pp.normalize_total(a, target_sum=10)
+    finally:
+        gc.unfreeze()
+    np.testing.assert_array_equal(dense(b.X), before)
+
+
+def test_an_unusable_key_is_refused_before_anything_changes():
+    a = ad.AnnData(sp.csr_matrix(counts().astype("f4")))
+    before = dense(a.X)
+    with pytest.raises(TypeError, match="key_added must be a string"):
+        cx.pp.normalize_total(a, target_sum=10, key_added=["a", "b"])
+    np.testing.assert_array_equal(dense(a.X), before)
+
+
+@pytest.mark.parametrize("cls", CONTAINERS, ids=lambda cls: cls.__name__)
+def test_infinity_in_an_excluded_gene_is_left_out_of_the_totals(cls):
+    x = cls(np.array([[1.0, np.inf, 3.0], [2.0, 30.0, 2.0]]))
+    result = cx.pp.normalize_total(x, target_sum=8, exclude_highly_expressed=True, max_fraction=0.85)
+    np.testing.assert_array_equal(dense(result), [[2, np.inf, 6], [4, 60, 4]])

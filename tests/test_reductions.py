@@ -255,3 +255,31 @@ def test_nothing_to_reduce(engine):
         for function in (cx.mean, cx.var, cx.std):
             assert math.isnan(function(x))
             assert np.isnan(function(x, axis=0)).tolist() == [True] * 3
+
+
+@pytest.mark.parametrize(("outlier", "n", "spread"), [(1e8, 20_000, 1.0), (1e8, 200_000, 1.0), (100.0, 20_000, 0.1)])
+def test_variance_where_an_outlier_has_the_first_rows_for_itself(engine, outlier, n, spread):
+    head = max(n // 256, 256)
+    values = np.zeros(n)
+    values[0], values[head:] = outlier, np.random.default_rng(0).normal(1, spread, n - head)
+    x = sp.csr_array(values[:, None])
+    exact = [Fraction(value) for value in values.tolist()]
+    mean = sum(exact) / n
+    variance = sum((value - mean) ** 2 for value in exact) / n
+    got = cx.mean_var(x, axis=0)
+    assert abs(Fraction(float(got[0][0])) / mean - 1) < 1e-12
+    assert abs(Fraction(float(got[1][0])) / variance - 1) < 1e-12
+    assert_close(cx.var(x[::-1], axis=0), got[1], 1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16"])
+def test_duplicates_of_narrow_integers_add_up_without_wrapping(engine, dtype):
+    value = np.iinfo(dtype).max
+    x = sp.csr_matrix((2, 2), dtype=dtype)
+    x.data, x.indices, x.indptr = np.array([value, value, 1], dtype), np.array([0, 0, 1]), np.array([0, 2, 3])
+    assert cx.sum(x, axis=0).tolist() == [2 * value, 1]
+    mean, variance = cx.mean_var(x, axis=0)
+    assert mean.tolist() == [value, 0.5]
+    assert variance.tolist() == [value**2, 0.25]
+    assert cx.log1p(x).toarray()[0, 0] == pytest.approx(np.log1p(2.0 * value))
+    assert cx.pp.log1p(x).toarray()[0, 0] == pytest.approx(np.log1p(2.0 * value), rel=1e-6)

@@ -294,3 +294,12 @@ def test_the_first_bad_index_far_into_a_large_matrix(engine, monkeypatch):
 def test_a_scalar_of_an_unsupported_type_is_refused(function, scalar):
     with pytest.raises(TypeError, match=r"x2 must have a bool, integer, float32, .* got"):
         function(sp.csr_array(np.eye(3, dtype=np.int8)), scalar)
+
+
+@pytest.mark.parametrize("indptr", [[0, 5_000_000, 3], [0, -5, 3], [0, 1, 2, 3], [0, 10**9, 10**9]], ids=str)
+@pytest.mark.parametrize("dtype", ["int32", "bool", "float32", ">f4"])
+def test_pp_log1p_refuses_a_malformed_matrix(indptr, dtype):
+    x = sp.csr_matrix((2, 3))
+    x.data, x.indices, x.indptr = np.ones(3, dtype), np.array([0, 1, 0], np.int32), np.array(indptr)
+    with pytest.raises(ValueError, match=r"^(x|data)\.indptr"):
+        cx.pp.log1p(x)

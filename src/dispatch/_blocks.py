@@ -112,6 +112,7 @@ def _start_anew() -> None:
     """After a fork the child has one thread: no pool, and no lock may be held by another."""
     global _pool, _lock
     _pool = None
+    _thread.in_pool = False
     _lock = threading.Lock()
     _engines.lock = threading.RLock()
 

@@ -105,10 +105,12 @@ def get_config() -> dict[str, Any]:
 
 def show_config() -> None:
     """Print the engine, CPU level, threads and versions: what a bug report needs."""
-    try:
-        rows = [(key, str(value)) for key, value in get_config().items()]
-    except ImportError as error:
-        rows = [("engine", f"none ({error})"), ("threads", str(thread_count()))]
+    rows = []
+    for key, value in (("engine", engine_name), ("threads", thread_count), ("cpu", lambda: kernels().cpu)):
+        try:
+            rows.append((key, str(value())))
+        except (ImportError, ValueError) as error:
+            rows.append((key, f"none ({error})"))
     for package in ("csraxis", "numpy", "scipy", "numba", "dask", "anndata"):
         try:
             rows.append((package, metadata.version(package)))

@@ -4,10 +4,19 @@ from typing import Any, Literal
 
 import numpy as np
 
-from . import _blocks, _partials
+from . import _partials
 from ._config import kernels
-from ._inputs import Compressed, compressed, container, is_dask, is_sparse, with_data
-from ._pieces import row_pieces, run_rows
+from ._inputs import (
+    Compressed,
+    check_all_indices,
+    compressed,
+    container,
+    float_dtype,
+    is_dask,
+    is_sparse,
+    with_data,
+)
+from ._pieces import places, row_pieces, run_rows
 from ._scaling import check_out, scale_sparse
 
 OPS = {"multiply": np.multiply, "divide": np.divide}
@@ -122,19 +131,23 @@ def log1p(x: Any, /, *, out: Any = None) -> Any:
     array([[0.693, 0.   , 1.099],
            [0.   , 0.   , 1.386]])
     """
-    x = container(x)
+    given, x = x, container(x)
     if is_dask(x):
         from . import _lazy
 
         return _lazy.log1p(x, out=out)
-    dtype = x.dtype.newbyteorder("=") if x.dtype.kind in "fc" else np.dtype(float)
+    return log1p_to(x, float_dtype(x.dtype), x if out is given else out)
+
+
+def log1p_to(x: Any, dtype: np.dtype, out: Any = None) -> Any:
+    """`log1p` in memory, of the values cast to `dtype`."""
     if not is_sparse(x):
         if out is not None and out is not x:
             raise ValueError("out must be x itself, or None")
         if out is not None and x.dtype.newbyteorder("=") != dtype:
             raise ValueError(f"out must be of dtype {dtype}; x has dtype {x.dtype}")
         with np.errstate(all="ignore"):
-            return np.log1p(x, out=out, dtype=dtype)
+            return np.log1p(x.astype(dtype, copy=False), out=out)
     c = compressed(x, canonical=True)
     check_out(c, x, out, dtype)
     data = out.data[: len(c.data)] if out is not None else np.empty(len(c.data), dtype)
@@ -203,7 +216,7 @@ def binary(name: str, x1: Any, x2: Any) -> Any:
         from . import _lazy
 
         return _lazy.binary(name, x1, x2)
-    if is_scalar(x1) and is_scalar(x2):
+    if all(is_scalar(x) and not isinstance(x, np.ndarray) for x in (x1, x2)):
         raise TypeError(f"{name} needs at least one array; {PAIRS}; got {type(x1).__name__} and {type(x2).__name__}")
     if is_sparse(x1) and is_sparse(x2):
         raise TypeError(f"{name} of two sparse matrices is not supported; {PAIRS}")
@@ -244,12 +257,9 @@ def _sparse_with(name: str, x: Any, other: Any) -> Any:
 
 def _with_dense(c: Compressed, name: str, other: np.ndarray, dtype: np.dtype) -> Any:
     """The stored values with the elements of a dense array at their places, block by block."""
-    _partials.check_all_indices(c)
+    check_all_indices(c)
     data = np.empty(len(c.data), dtype)
-    for start, stop in _blocks.split(c.indptr, -(-len(data) // _blocks.CAST_STEP)):
-        lo, hi = int(c.indptr[start]), int(c.indptr[stop])
-        major = np.repeat(np.arange(start, stop), np.diff(c.indptr[start : stop + 1]))
-        place = (major, c.indices[lo:hi]) if c.major == 0 else (c.indices[lo:hi], major)
+    for lo, hi, rows, columns in places(c):
         with np.errstate(all="ignore"):
-            OPS[name](c.data[lo:hi], other[place], out=data[lo:hi])
+            OPS[name](c.data[lo:hi], other[rows, columns], out=data[lo:hi])
     return with_data(c, data)

@@ -104,7 +104,7 @@ ENGINES = {
         ("csraxis.kernels_cy._cpu", "csraxis.kernels_cy._kernels"),
         "install csraxis from a wheel, or from source with a C compiler",
     ),
-    "numba": ("csraxis.kernels_nb", ("numba",), 'pip install "csraxis[numba]"'),
+    "numba": ("csraxis.kernels_nb", ("numba",), 'pip install "csraxis[numba]" (in a checkout: pip install ".[numba]")'),
 }
 
 # Guards the engines loaded and the configuration.

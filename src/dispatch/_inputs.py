@@ -82,9 +82,10 @@ def axes_of(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
     """The axes to reduce, sorted, from None, an int or a tuple; AxisError for one that x does not have."""
     if axis is None:
         return tuple(range(ndim))
-    if isinstance(axis, bool):
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    if any(isinstance(one, bool) or not isinstance(one, int | np.integer) for one in axes):
         raise TypeError(f"axis must be None, an int or a tuple of ints; got {axis!r}")
-    return tuple(sorted(normalize_axis_tuple(axis, ndim, "axis")))
+    return tuple(sorted(normalize_axis_tuple(axes, ndim, "axis")))
 
 
 def one_axis(axis: int, ndim: int = 2) -> int:
@@ -97,7 +98,7 @@ def one_axis(axis: int, ndim: int = 2) -> int:
 def compressed(x: Any, *, canonical: bool = False, name: str = "x") -> Compressed:
     """The plain arrays of a csr or csc container, checked.
 
-    With `canonical`, rows are sorted and without duplicates: on a copy, where x is not.
+    With `canonical`, rows are sorted and without duplicates: on a copy (of integers, in 64 bits), where x is not.
     """
     major = 0 if x.format == "csr" else 1
     n_major, n_minor = x.shape[major], x.shape[1 - major]
@@ -112,7 +113,9 @@ def compressed(x: Any, *, canonical: bool = False, name: str = "x") -> Compresse
     if not (canonical or data.dtype.kind == "b") or _is_canonical(c):
         return c
     check_all_indices(c)  # while positions are those of x
-    ordered = scipy_class(x)((data.copy(), indices.copy(), indptr.copy()), shape=x.shape)
+    # Duplicates add up as they do in a sum: narrow integers must not wrap.
+    data = data.astype({"i": np.int64, "u": np.uint64}.get(data.dtype.kind, data.dtype))
+    ordered = scipy_class(x)((data, indices.copy(), indptr.copy()), shape=x.shape)
     ordered.sum_duplicates()
     return compressed(ordered, name=name)
 

@@ -16,8 +16,8 @@ import numpy as np
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-from . import _elementwise, _normalize, _scaling
-from ._inputs import check_dtype, container, is_dask, is_sparse
+from . import _elementwise, _normalize, _partials, _reductions, _scaling
+from ._inputs import check_dtype, container, float_dtype, is_dask, is_sparse
 
 # How many partials one task merges.
 SPLIT_EVERY = 8
@@ -97,11 +97,12 @@ def normalize(
         raise ValueError(f"x must be 2-D, got shape {x.shape}")
     if x.dtype.kind == "c":
         raise TypeError(f"normalize takes real numbers; got x of dtype {x.dtype}")
-    dtype = np.dtype(dtype or (x.dtype if x.dtype.kind == "f" else float)).newbyteorder("=")
-    if target_sum is None and totals is None:
-        totals = row_totals(x, axis, dtype).compute()
+    dtype = dtype or float_dtype(x.dtype)
     if target_sum is None:
-        target_sum = _normalize.median_of_positive(totals)
+        known = row_totals(x, axis, dtype).compute() if totals is None else totals
+        target_sum = _normalize.median_of_positive(known)
+        if not np.isnan(x.shape[1 - axis]):  # else they cannot be matched to the chunks, which add up their own again
+            totals = known
     block = partial(_normalize_block, axis=axis, target_sum=float(target_sum), log1p=log1p, dtype=dtype)
     if x.numblocks[axis] == 1 and totals is None:
         return map_chunks(block, "normalize", x, dtype)
@@ -111,18 +112,15 @@ def normalize(
 
 def row_totals(x: da.Array, axis: int, dtype: np.dtype) -> da.Array:
     """Sums over `axis` of the values cast to `dtype`, in float64, lazily."""
-    from ._partials import sums
-    from ._reductions import add_sums
-
-    block = partial(sums, axes=(axis,), dtype=dtype)
+    block = partial(_partials.sums, axes=(axis,), dtype=dtype)
     finish = partial(_ravel_total, axis=axis)
-    return reduce("totals", x, block, add_sums, [finish], (axis,), False, np.dtype(float))[0]
+    return reduce("totals", x, block, _reductions.add_sums, [finish], (axis,), False, np.dtype(float))[0]
 
 
 def log1p(x: da.Array, *, out: Any = None) -> da.Array:
     """See `csraxis.log1p`."""
     _no_out(out)
-    return map_chunks(_elementwise.log1p, "log1p", x, x.dtype.newbyteorder("=") if x.dtype.kind in "fc" else np.dtype(float))
+    return map_chunks(_elementwise.log1p, "log1p", x, float_dtype(x.dtype))
 
 
 def to_dense(x: da.Array, *, order: str) -> da.Array:

@@ -8,7 +8,7 @@ import numpy as np
 from . import _partials
 from ._config import kernels
 from ._elementwise import log1p as take_log1p
-from ._inputs import Compressed, compressed, container, is_dask, is_sparse, one_axis, with_data
+from ._inputs import Compressed, compressed, container, float_dtype, is_dask, is_sparse, one_axis, with_data
 from ._pieces import row_pieces, run_rows
 from ._scaling import check_out, scale_dense, scale_sparse
 
@@ -66,7 +66,8 @@ def normalize(
            [0.   , 0.   , 0.   ],
            [0.   , 4.615, 0.   ]])
     """
-    x = container(x)
+    given, x = x, container(x)
+    out = x if out is given else out
     axis = one_axis(axis)
     check_target(target_sum)
     if is_dask(x):
@@ -90,7 +91,7 @@ def normalize_to(
 
     Totals that were known before (of a part of the columns, or over several chunks) replace the row's own.
     """
-    dtype = np.dtype(dtype or (x.dtype if x.dtype.kind == "f" else float)).newbyteorder("=")
+    dtype = dtype or float_dtype(x.dtype)
     if x.dtype.kind == "c":
         raise TypeError(f"normalize takes real numbers; got x of dtype {x.dtype}")
     if x.ndim != 2:

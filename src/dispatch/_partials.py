@@ -3,6 +3,7 @@
 Each function takes a container in memory and the axes to reduce, and keeps the reduced axes with length one.
 """
 
+from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
 
@@ -172,8 +173,8 @@ def _major_records(c: Compressed) -> np.ndarray:
 def _minor_records(c: Compressed) -> np.ndarray:
     """Moments of the stored values of each column.
 
-    All blocks share one shift: the centre of the first 1/256 of the rows. If a column's mean is far from it, the column
-    varies by so much more that the squares lose no more than 256 units in the last place.
+    All blocks share one shift: the centre of the first 1/256 of the rows. Where that turns out to be too far from the
+    mean of a column (an outlier that had the head for itself), a second pass takes the centre of the whole column.
     """
     steps = (kernel_dtype(c.data.dtype, MOMENTS_AS),)
     kernel = kernels()
@@ -194,11 +195,34 @@ def _minor_records(c: Compressed) -> np.ndarray:
     shift[~np.isfinite(shift)] = 0
     with np.errstate(all="ignore"):
         shift = Moments(*columns(0, head).T).centred().shift
+    records = _add_records(c, columns, shift)
+    far = _too_far(records)
+    if far.any():
+        with np.errstate(all="ignore"):
+            shift = np.where(far, Moments(*records.T).centred().shift, shift)
+        records = _add_records(c, columns, shift)
+    return records
+
+
+def _add_records(c: Compressed, columns: Callable[[int, int], np.ndarray], shift: np.ndarray) -> np.ndarray:
     records = np.zeros((c.n_minor, 4))
     for part in _blocks.run(columns, minor_blocks(c, 4 * c.n_minor), len(c.data)):
         _add_to(records, part)
     records[:, 3] = shift
     return records
+
+
+def _too_far(records: np.ndarray) -> np.ndarray:
+    """Where the squares around the shift have lost too many digits for a variance right to 1e-12.
+
+    Rounding grows as the root of the number of values, and is magnified by (distance of shift and mean / spread)**2.
+    Sums of integers are exact, wherever the shift is.
+    """
+    n, s1, s2, shift = records.T
+    exact = (np.rint(s1) == s1) & (np.rint(s2) == s2) & (np.rint(shift) == shift) & (s2 < 2**53)
+    with np.errstate(all="ignore"):
+        distance = s1 * s1 / n  # n (mean - shift)**2
+        return (distance * np.sqrt(n) > 4000 * np.maximum(s2 - distance, 0)) & ~exact
 
 
 def _dense_moments(x: np.ndarray, axes: Axes) -> Moments:

@@ -74,6 +74,15 @@ def flat_pieces(c: Compressed, start: int, stop: int, *dtypes: np.dtype) -> Iter
         yield Piece(data, c.indices[lo:hi], read_only(np.array([0, hi - lo])), lo, hi, 0, 1)
 
 
+def places(c: Compressed) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
+    """(lo, hi, rows, columns) of the stored values, a cache's worth at a time: for what NumPy does with them."""
+    for start, stop in _blocks.split(c.indptr, -(-len(c.data) // _blocks.CAST_STEP)):
+        lo, hi = int(c.indptr[start]), int(c.indptr[stop])
+        major = np.repeat(np.arange(start, stop), np.diff(c.indptr[start : stop + 1]))
+        rows, columns = (major, c.indices[lo:hi]) if c.major == 0 else (c.indices[lo:hi], major)
+        yield lo, hi, rows, columns
+
+
 def as_one_row(c: Compressed) -> Compressed:
     """All stored values in rows of equal length, whatever the rows of the matrix: for reductions over both axes."""
     edges = np.append(np.arange(0, len(c.data), _blocks.CAST_STEP), len(c.data))

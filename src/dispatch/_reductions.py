@@ -154,7 +154,30 @@ def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool
 
 
 def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Any:
-    """Standard deviation over axes: the square root of `var`, which see for parameters, result and errors.
+    """Standard deviation over axes: the square root of `var`, the implicit zeros included.
+
+    Follows `std` of the array API standard 2025.12.
+
+    Parameters
+    ----------
+    x : ndarray, csr/csc array or matrix, or Dask array of these
+        Shape (n, m), real.
+    axis : None, int or tuple of ints
+        The axes to reduce; None for all, () for none.
+    correction : float
+        The sum of squares is divided by N - correction: 0 for the population, 1 for a sample.
+    keepdims : bool
+        Keep the reduced axes, with length one.
+
+    Returns
+    -------
+    ndarray, NumPy scalar, or Dask array
+        In the type of x for floats, else float64. NaN where N - correction is not positive.
+
+    Raises
+    ------
+    TypeError, numpy.exceptions.AxisError, ValueError
+        As `var`.
 
     Examples
     --------
@@ -168,10 +191,26 @@ def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool
 def mean_var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> tuple[Any, Any]:
     """Mean and variance over axes, in one pass: see `mean` and `var`.
 
+    Parameters
+    ----------
+    x : ndarray, csr/csc array or matrix, or Dask array of these
+        Shape (n, m), real.
+    axis : None, int or tuple of ints
+        The axes to reduce; None for all, () for none.
+    correction : float
+        The sum of squares is divided by N - correction: 0 for the population, 1 for a sample.
+    keepdims : bool
+        Keep the reduced axes, with length one.
+
     Returns
     -------
     mean, var : ndarray, NumPy scalar, or Dask array
         The two Dask arrays share their only pass over x, when they are computed together.
+
+    Raises
+    ------
+    TypeError, numpy.exceptions.AxisError, ValueError
+        As `var`.
 
     Examples
     --------

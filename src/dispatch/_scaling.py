@@ -4,10 +4,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from . import _blocks, _partials
+from . import _blocks
 from ._config import kernels
 from ._inputs import (
     Compressed,
+    check_all_indices,
     compressed,
     container,
     is_dask,
@@ -16,7 +17,7 @@ from ._inputs import (
     read_only,
     with_data,
 )
-from ._pieces import SCALE_AS, cast, check, kernel_dtype, row_pieces, run_rows
+from ._pieces import SCALE_AS, cast, check, kernel_dtype, places, row_pieces, run_rows
 
 Op = Literal["multiply", "divide"]
 
@@ -54,8 +55,8 @@ def axis_scale(
     -------
     The class and format of x
         In the dtype of x where that is floating: each product is formed in float64 and rounded once. Integers times
-        integers stay integers (modulo their width); everything else is float64. Implicit zeros stay zero under any
-        factor.
+        integers are of NumPy's promoted type (modulo its width); everything else is float64. Implicit zeros stay zero
+        under any factor.
 
     Raises
     ------
@@ -78,7 +79,8 @@ def axis_scale(
     array([[1. , 0. , 1. ],
            [0. , 0. , 1.5]])
     """
-    x = container(x)
+    given, x = x, container(x)
+    out = x if out is given else out
     axis = one_axis(axis)
     if op not in ("multiply", "divide"):
         raise ValueError(f'op must be "multiply" or "divide", got {op!r}')
@@ -114,7 +116,7 @@ def scale_sparse(c: Compressed, factors: np.ndarray, axis: int, divide: bool, dt
     """The source of c with its values scaled along `axis`, in `dtype`."""
     check_out(c, c.source, out, dtype)
     if axis != c.major and (out is not None or dtype.kind == "c"):  # before anything is written, or read by NumPy
-        _partials.check_all_indices(c)
+        check_all_indices(c)
     data = out.data[: len(c.data)] if out is not None else np.empty(len(c.data), dtype)
     if dtype.kind == "c":
         _scale_complex(c, factors, axis, divide, data)
@@ -139,12 +141,8 @@ def scale_sparse(c: Compressed, factors: np.ndarray, axis: int, divide: bool, dt
 
 def _scale_complex(c: Compressed, factors: np.ndarray, axis: int, divide: bool, data: np.ndarray) -> None:
     """Complex values: by NumPy, block by block; real factors act on the pairs of reals."""
-    for start, stop in _blocks.split(c.indptr, -(-len(c.data) // _blocks.CAST_STEP)):
-        lo, hi = int(c.indptr[start]), int(c.indptr[stop])
-        if axis == c.major:
-            each = np.repeat(factors[start:stop], np.diff(c.indptr[start : stop + 1]))
-        else:
-            each = factors[c.indices[lo:hi]]
+    for lo, hi, rows, columns in places(c):
+        each = factors[rows if axis == 0 else columns]
         with np.errstate(all="ignore"):
             if factors.dtype.kind == "c":
                 data[lo:hi] = c.data[lo:hi] / each if divide else c.data[lo:hi] * each
@@ -191,7 +189,8 @@ def check_out(c: Compressed, x: Any, out: Any, dtype: np.dtype) -> None:
 
 def as_factors(factors: Any, shape: tuple[int, ...], axis: int) -> np.ndarray:
     """Factors as a vector of the length of the axis."""
-    if not isinstance(factors, np.ndarray | list | tuple) or isinstance(factors, np.ma.MaskedArray):
+    arraylike = isinstance(factors, list | tuple) or (hasattr(factors, "__array__") and not is_dask(factors))
+    if not arraylike or isinstance(factors, np.ma.MaskedArray):
         raise TypeError(f"factors must be an array of shape ({shape[axis]},); got {type(factors).__name__}")
     factors = np.asarray(factors)
     column = (shape[axis], 1) if axis == 0 else (1, shape[axis])

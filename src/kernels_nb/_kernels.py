@@ -10,11 +10,16 @@ from numba.extending import overload
 
 from ._lanes import lane_moments, lane_sum
 
-_inline = njit(error_model="numpy", nogil=True, cache=True)
-_kernel = njit(error_model="numpy", nogil=True, cache=True)
+
+def _kernel(function):
+    """Compile at the first call; keep the result on disk, if there is a folder that can be written."""
+    try:
+        return njit(error_model="numpy", nogil=True, cache=True)(function)
+    except RuntimeError:  # no folder for the cache
+        return njit(error_model="numpy", nogil=True)(function)
 
 
-@_inline
+@_kernel
 def _log1p_f32(x):
     """See log1p_value in ../kernels_cy/_kernels.pxi. Numba widens 32-bit arithmetic: each step is narrowed again."""
     e = np.uint32(np.float32(np.float32(1) + x).view(np.uint32) + np.uint32(0x4AFB0D)) >> np.uint32(23)
@@ -33,7 +38,7 @@ def _log1p_f32(x):
     return x if x == np.float32(np.inf) else y
 
 
-@_inline
+@_kernel
 def _log1p_f64(x):
     """See log1p_value in ../kernels_cy/_kernels.pxi."""
     e = (np.float64(1 + x).view(np.uint64) + np.uint64(0x95F619980C433)) >> np.uint64(52)
@@ -84,7 +89,7 @@ def _overload_sum(row):
     return sum_integers
 
 
-@_inline
+@_kernel
 def _copy(values, to):
     """to[:] = values, unless they are the same memory: in place, LLVM vectorises only loops over one array."""
     if values.ctypes.data != to.ctypes.data:
@@ -92,7 +97,7 @@ def _copy(values, to):
             to[k] = values[k]
 
 
-@_inline
+@_kernel
 def _first_outside(indices, start, stop, n_minor):
     """Position of the first of indices[start:stop] that is not in [0, n_minor), or -1."""
     for k in range(start, stop):

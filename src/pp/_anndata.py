@@ -69,7 +69,10 @@ def reusable(adata: Any, layer: str | None, obsm: str | None, dtype: np.dtype) -
         return False
     if any(np.may_share_memory(buffer, other) for other in _buffers(adata, skip=("layer", layer, "obsm", obsm))):
         return False
-    return not ((referred or _base_is_referred_to(buffer)) and _elsewhere(adata, buffer))
+    if not (referred or _base_is_referred_to(buffer)):
+        return True
+    # After gc.freeze() the others cannot be listed.
+    return not gc.get_freeze_count() and not _elsewhere(adata, buffer)
 
 
 def _references_of_a_variable() -> int:

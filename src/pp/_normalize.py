@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from ..dispatch import _blocks
-from ..dispatch import log1p as take_log1p
-from ..dispatch._inputs import compressed, container, is_dask, is_sparse
+from ..dispatch._elementwise import log1p_to
+from ..dispatch._inputs import check_all_indices, compressed, container, is_dask, is_sparse
 from ..dispatch._normalize import check_target, median_of_positive, normalize_to, row_totals
-from ..dispatch._partials import check_all_indices
+from ..dispatch._pieces import places
 from ._anndata import actual, get_matrix, is_anndata, reusable, set_matrix, warn
 
 
@@ -208,6 +208,8 @@ def _normalize(
 ) -> Any:
     """What normalize_total and normalize_log1p share; `max_fraction` is None unless genes are to be excluded."""
     check_target(target_sum)
+    if key_added is not None and not isinstance(key_added, str):
+        raise TypeError(f"key_added must be a string or None, got {key_added!r}")
     if copy and not inplace:
         raise ValueError("`copy=True` cannot be used with `inplace=False`.")
     if not is_anndata(adata):
@@ -281,7 +283,9 @@ def _normalized_lazily(
         _warn_of_empty_cells(totals)
     if target_sum is None:
         target_sum = median_of_positive(totals)
-    result = _lazy.normalize(x, axis=1, target_sum=target_sum, log1p=log, dtype=dtype, totals=totals)
+    # Totals in memory cannot be matched to chunks of unknown size, which then add up their own again.
+    known = totals if max_fraction is not None or not np.isnan(x.shape[0]) else None
+    result = _lazy.normalize(x, axis=1, target_sum=target_sum, log1p=log, dtype=dtype, totals=known)
     if base is not None:
         result = _lazy.map_chunks(partial(_in_base, base=base), "in_base", result, dtype)
     return result, (lazy_totals if totals is None else totals) / target_sum
@@ -295,11 +299,7 @@ def _logged(x: Any, base: float | None, in_place: bool = False) -> Any:
 
         return _lazy.map_chunks(partial(_logged, base=base), "pp_log1p", x, dtype)
     x = container(x)  # a chunk may be np.matrix
-    if x.dtype != dtype:
-        x, in_place = x.astype(dtype), True
-        if is_sparse(x):
-            x.sum_duplicates()
-    return _change_base(take_log1p(x, out=x if in_place else None), base)
+    return _change_base(log1p_to(x, dtype, x if in_place else None), base)
 
 
 def _change_base(x: Any, base: float | None) -> Any:
@@ -326,20 +326,13 @@ def _totals_without_highly_expressed_lazily(x: Any, totals: Any, max_fraction: f
 
     from ..dispatch import _lazy
 
-    options = {"align_arrays": False, "dtype": bool, "meta": np.empty((0, 0), bool)}
-    flags = da.blockwise(
-        partial(_highly_expressed, max_fraction=max_fraction),
-        "ij",
-        x,
-        "ij",
-        totals,
-        "i",
-        adjust_chunks={"i": 1},
-        **options,
-    )
+    block = partial(_highly_expressed, max_fraction=max_fraction)
+    meta = np.empty((0, 0), bool)
+    flags = da.blockwise(block, "ij", x, "ij", totals, "i", adjust_chunks={"i": 1}, align_arrays=False, meta=meta)
     keep = _lazy.along(~flags.any(axis=0).compute(), x, 1, "genes")
-    options |= {"dtype": float, "meta": np.empty((0, 0))}
-    return da.blockwise(_totals_of, "ij", x, "ij", keep, "j", adjust_chunks={"j": 1}, **options).sum(axis=1).compute()
+    meta = np.empty((0, 0))
+    parts = da.blockwise(_totals_of, "ij", x, "ij", keep, "j", adjust_chunks={"j": 1}, align_arrays=False, meta=meta)
+    return parts.sum(axis=1).compute()
 
 
 def _highly_expressed(x: Any, totals: np.ndarray, max_fraction: float) -> np.ndarray:
@@ -353,10 +346,7 @@ def _highly_expressed(x: Any, totals: np.ndarray, max_fraction: float) -> np.nda
         return found
     check_all_indices(compressed(x))
     c = compressed(x, canonical=True)
-    for start, stop in _blocks.split(c.indptr, -(-len(c.data) // _blocks.CAST_STEP)):
-        lo, hi = int(c.indptr[start]), int(c.indptr[stop])
-        major = np.repeat(np.arange(start, stop), np.diff(c.indptr[start : stop + 1]))
-        rows, columns = (major, c.indices[lo:hi]) if c.major == 0 else (c.indices[lo:hi], major)
+    for lo, hi, rows, columns in places(c):
         found[0, columns[c.data[lo:hi] > limits[rows]]] = True
     return found
 
@@ -364,9 +354,16 @@ def _highly_expressed(x: Any, totals: np.ndarray, max_fraction: float) -> np.nda
 def _totals_of(x: Any, keep: np.ndarray) -> np.ndarray:
     """Shape (cells, 1): totals of the genes to keep, in float64."""
     x = container(x)
-    if is_sparse(x):
-        check_all_indices(compressed(x))
-    return np.asarray(x @ keep.astype(float))[:, None]
+    if not is_sparse(x):
+        return np.sum(x, axis=1, dtype=float, where=keep, keepdims=True)
+    c = compressed(x)
+    check_all_indices(c)
+    totals = np.zeros((x.shape[0], 1))
+    for lo, hi, rows, columns in places(c):
+        first, last = (rows[0], rows[-1] + 1) if c.major == 0 and hi > lo else (0, x.shape[0])
+        kept = np.where(keep[columns], c.data[lo:hi], 0)
+        totals[first:last, 0] += np.bincount(rows - first, kept, last - first)
+    return totals
 
 
 def _takes_result(adata: Any, layer: str | None, obsm: str | None, log: bool) -> bool:
@@ -409,5 +406,5 @@ def _warn_if_logged(adata: Any) -> None:
 
 
 def _warn_of_empty_cells(totals: np.ndarray) -> None:
-    if not np.all(totals > 0):
+    if not np.all(totals > 0):  # as scanpy does: negative and NaN totals, too
         warn("Some cells have zero counts")
