@@ -102,7 +102,8 @@ def _log_normalized(x: sparse.csr_matrix) -> sparse.csr_matrix:
 def _as_anndata(x: sparse.csr_matrix) -> AnnData:
     import anndata
 
-    return anndata.AnnData(x)
+    # Its own copy: as after reading a file, nothing but the AnnData refers to the matrix.
+    return anndata.AnnData(x.copy())
 
 
 CASES = (

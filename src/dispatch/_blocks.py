@@ -17,7 +17,7 @@ from . import _config, _engines
 Result = TypeVar("Result")
 
 # Below this many stored values a pool costs more than it saves (measured by `python -m bench.threads`).
-PARALLEL_FROM = 2_000_000
+PARALLEL_FROM = 4_000_000
 # Values that are cast to another type go through a scratch of this many, which stays in the second-level cache.
 CAST_STEP = 1 << 16
 
