@@ -103,7 +103,7 @@ def test_any_number_of_threads(engine, parallel, cls, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "int32"])
 def test_any_number_of_threads_beyond_the_size_where_they_are_used(engine, dtype):
     rng = np.random.default_rng(0)
-    n, m, each = 20_000, 400, 130
+    n, m, each = 32_000, 400, 130
     nnz = n * each
     assert nnz > _blocks.PARALLEL_FROM
     data = (rng.choice([-1, 1], nnz) * np.exp(rng.uniform(-10, 20, nnz))).astype(dtype)
