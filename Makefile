@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 	$(BIN)/python -m bench --quick
 
 test: $(VENV)/installed
-	CSRAXIS_REQUIRE_ENGINES=cython,numba $(BIN)/python -m pytest
+	CSRAXIS_REQUIRE_ENGINES=cython,numba $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/linted
 	$(BIN)/ruff check .

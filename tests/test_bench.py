@@ -273,7 +273,7 @@ def test_unknown_case_names_the_known(capsys):
 def test_missing_rich_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert command.main(["--list"]) == 2
-    assert "pip install csraxis[bench]" in capsys.readouterr().err
+    assert 'pip install "csraxis[bench]"' in capsys.readouterr().err
 
 
 RECORD = {
