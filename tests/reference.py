@@ -148,9 +148,7 @@ def axis_scale(x, factors, axis, op="multiply", zero_division="ieee"):
     factors = factors[:, None] if axis in (0, -2) else factors
     with np.errstate(all="ignore"):
         scaled = getattr(np, op)(values, factors)
-        if (
-            values.dtype.kind == "c" and factors.dtype.kind == "f"
-        ):  # real factors act on both parts: (1+1j)/-0 has signs
+        if values.dtype.kind == "c" and factors.dtype.kind == "f":  # real factors act on each part
             scaled.real, scaled.imag = (getattr(np, op)(part, factors) for part in (values.real, values.imag))
         scaled = scaled.astype(result)
     return np.where(stored(x), scaled, result.type(0))
