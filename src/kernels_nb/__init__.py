@@ -1,6 +1,8 @@
 """The kernels in Numba: the same names, parameters, formulas and bits as `csraxis.kernels_cy`."""
 
-import numba  # noqa: F401 - first, so that where it is not installed the error names it, and not llvmlite
+import numba  # noqa: F401 - first, so that where both are absent it is Numba that is missed
+
+# isort: split
 from llvmlite.binding import get_host_cpu_name
 
 from ._kernels import (
