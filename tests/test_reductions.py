@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -283,3 +284,16 @@ def test_duplicates_of_narrow_integers_add_up_without_wrapping(engine, dtype):
     assert variance.tolist() == [value**2, 0.25]
     assert cx.log1p(x).toarray()[0, 0] == pytest.approx(np.log1p(2.0 * value))
     assert cx.pp.log1p(x).toarray()[0, 0] == pytest.approx(np.log1p(2.0 * value), rel=1e-6)
+
+
+def test_one_pass_over_logged_counts_is_enough(monkeypatch):
+    """The second pass is for outliers: no ordinary column may ask for it."""
+    from csraxis.dispatch import _partials
+
+    folder = Path(__file__).parent.parent / "bench" / "data"
+    logged = cx.normalize(sp.load_npz(folder / "pbmc3k_raw.npz"), target_sum=1e4, log1p=True)
+    passes = []
+    add_records = _partials._add_records
+    monkeypatch.setattr(_partials, "_add_records", lambda *args: passes.append(1) or add_records(*args))
+    cx.var(logged, axis=0)
+    assert len(passes) == 1

@@ -196,7 +196,7 @@ def _minor_records(c: Compressed) -> np.ndarray:
     with np.errstate(all="ignore"):
         shift = Moments(*columns(0, head).T).centred().shift
     records = _add_records(c, columns, shift)
-    far = _too_far(records)
+    far = _too_far(records, c.n_major)
     if far.any():
         with np.errstate(all="ignore"):
             shift = np.where(far, Moments(*records.T).centred().shift, shift)
@@ -212,17 +212,19 @@ def _add_records(c: Compressed, columns: Callable[[int, int], np.ndarray], shift
     return records
 
 
-def _too_far(records: np.ndarray) -> np.ndarray:
+def _too_far(records: np.ndarray, n_rows: int) -> np.ndarray:
     """Where the squares around the shift have lost too many digits for a variance right to 1e-12.
 
-    Rounding grows as the root of the number of values, and is magnified by (distance of shift and mean / spread)**2.
-    Sums of integers are exact, wherever the shift is.
+    Rounding grows as the root of the number of values. It is magnified by the squares' share that the distance of shift
+    and mean has, over all that varies in the column: the stored values, and they against the implicit zeros. Sums of
+    integers are exact, wherever the shift is.
     """
     n, s1, s2, shift = records.T
     exact = (np.rint(s1) == s1) & (np.rint(s2) == s2) & (np.rint(shift) == shift) & (s2 < 2**53)
     with np.errstate(all="ignore"):
         distance = s1 * s1 / n  # n (mean - shift)**2
-        return (distance * np.sqrt(n) > 4000 * np.maximum(s2 - distance, 0)) & ~exact
+        against_zeros = (shift + s1 / n) ** 2 * n * ((n_rows - n) / n_rows)
+        return (distance * np.sqrt(n) > 4000 * (np.maximum(s2 - distance, 0) + against_zeros)) & ~exact
 
 
 def _dense_moments(x: np.ndarray, axes: Axes) -> Moments:
