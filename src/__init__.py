@@ -2,11 +2,17 @@
 
     import csraxis as cx
 
-Array functions, on NumPy, SciPy sparse (csr, csc) and Dask:
+Array functions, with the signatures of the array API standard:
 
-    sum  mean  var  std  mean_var  count_nonzero      reductions over axes
-    axis_scale  normalize                             scaling along an axis
-    multiply  divide  log1p  to_dense                 element by element
+    sum prod mean var std mean_var max min            reductions over axes
+    any all count_nonzero
+    axis_scale normalize                              scaling along an axis
+    multiply divide                                   element by element
+    log1p expm1 sqrt square abs negative sign
+    gram to_dense                                     to dense arrays
+
+They take NumPy arrays, SciPy sparse arrays and matrices (csr and csc as they are, others converted), Dask arrays of
+these, and anndata's sparse datasets on disk. Arrays of other libraries (JAX, PyTorch, ...) go to their own namespace.
 
 `cx.pp` has the single-cell steps with scanpy's names, on AnnData and arrays. `cx.config`, `set_config`, `get_config`
 and `show_config` choose and show the engine (compiled or Numba) and the number of threads.
@@ -19,18 +25,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .dispatch import (
+    abs,
+    all,
+    any,
     axis_scale,
     config,
     count_nonzero,
     divide,
+    expm1,
     get_config,
+    gram,
     log1p,
+    max,
     mean,
     mean_var,
+    min,
     multiply,
+    negative,
     normalize,
+    prod,
     set_config,
     show_config,
+    sign,
+    sqrt,
+    square,
     std,
     sum,
     to_dense,
@@ -43,19 +61,31 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "abs",
+    "all",
+    "any",
     "axis_scale",
     "config",
     "count_nonzero",
     "divide",
+    "expm1",
     "get_config",
+    "gram",
     "log1p",
+    "max",
     "mean",
     "mean_var",
+    "min",
     "multiply",
+    "negative",
     "normalize",
     "pp",
+    "prod",
     "set_config",
     "show_config",
+    "sign",
+    "sqrt",
+    "square",
     "std",
     "sum",
     "to_dense",

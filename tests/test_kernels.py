@@ -90,6 +90,13 @@ def matrix(dtype, index, seed=0, special=False):
     return values_of(dtype, indptr[-1], rng, special), rng.integers(0, N_MINOR, indptr[-1]).astype(index), indptr
 
 
+def canonical(index, seed):
+    """Indices and indptr of a matrix with as many rows, each sorted and without duplicates."""
+    rng = np.random.default_rng(seed)
+    rows = [np.flatnonzero(rng.random(N_MINOR) < rng.choice([0, 0.1, 0.5, 1])) for _ in LENGTHS]
+    return np.concatenate(rows).astype(index), np.concatenate(([0], np.cumsum([len(row) for row in rows])))
+
+
 def accumulator(dtype):
     return np.dtype(float if np.dtype(dtype).kind == "f" else np.int64)
 
@@ -118,6 +125,9 @@ def calls(name, dtype, index, special, start, stop):
         "scale_minor": [
             (data, indices, indptr, start, stop, by_column, divide, untouched.copy()) for divide in divisions
         ],
+        "expm1": [(data, int(indptr[start]), int(indptr[stop]), untouched.copy())],
+        "match_major": [(*canonical(index, 1), start, stop, *canonical(index, 2), np.full(N_MINOR * len(LENGTHS), 7))],
+        "gram_major": [(data, indices, indptr, start, stop, np.full((N_MINOR, N_MINOR), 7.0))],
         "log1p": [(data, int(indptr[start]), int(indptr[stop]), untouched.copy())],
         "normalize_major": [
             (data, indptr, start, stop, 1e4, log, np.full(n, 7.0), untouched.copy()) for log in (False, True)
@@ -130,7 +140,7 @@ CASES = [
     for name in CONTRACT
     for dtype in (("float32",) if "data" not in parameters(CONTRACT[name]) else VALUES)
     for index in (INDICES if "indices" in parameters(CONTRACT[name]) else INDICES[:1])
-    if dtype.startswith("float") or name not in ("log1p", "normalize_major")
+    if dtype.startswith("float") or name not in ("log1p", "expm1", "normalize_major")
 ]
 
 
@@ -276,10 +286,39 @@ def test_is_canonical(kernels, index):
             assert kernels.is_canonical(indices, indptr, row + 1, len(rows))
 
 
+@pytest.mark.parametrize(("start", "stop"), BLOCKS)
+def test_match(kernels, start, stop):
+    found, before, out = run(kernels, "match_major", "float32", start, stop)
+    expected = before.copy()
+    for i in range(start, stop):
+        row, other = (slice(found[name][i], found[name][i + 1]).indices(10**9) for name in ("indptr", "other_indptr"))
+        places = {found["other_indices"][k]: k for k in range(*other)}
+        expected[slice(*row)] = [places.get(found["indices"][k], -1) for k in range(*row)]
+    assert bits(out) == bits(expected)
+    assert (out[: found["indptr"][stop]] >= 0).any()
+
+
+@pytest.mark.parametrize("dtype", VALUES)
+@pytest.mark.parametrize(("start", "stop"), [(7, 40)])
+def test_gram(kernels, dtype, start, stop):
+    found, before, out = run(kernels, "gram_major", dtype, start, stop)
+    expected, size = before.astype(object), np.abs(before)
+    for i in range(start, stop):
+        row = range(found["indptr"][i], found["indptr"][i + 1])
+        for k in row:
+            for m in row[k - row.start :]:
+                product = Fraction(float(found["data"][k])) * Fraction(float(found["data"][m]))
+                expected[found["indices"][k], found["indices"][m]] += product
+                size[found["indices"][k], found["indices"][m]] += abs(product)
+    assert (np.abs(out - expected.astype(float)) <= 1e-14 * size).all()
+
+
 # ---- bad indices
 
 CHECKING = [
-    name for name in CONTRACT if CONTRACT[name].__doc__.endswith(("position of a bad index", "bad position", "or -1"))
+    name
+    for name in CONTRACT
+    if CONTRACT[name].__doc__.endswith(("position of a bad index", "or -1", "returns as there", "as sum_minor"))
 ]
 
 
@@ -345,11 +384,34 @@ def test_log1p_is_within_1_5_ulp(kernels, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_log1p_of_special_values(kernels, dtype):
-    tiny, largest = np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max
-    x = np.array([0, -0.0, -1, -1.5, -np.inf, np.inf, np.nan, tiny, -tiny, largest], dtype)
+def test_expm1_is_within_2_ulp(kernels, dtype):
+    """Every magnitude, and all that does not overflow: k from -60 to 1024."""
+    if np.finfo(np.longdouble).nmant < 63:
+        pytest.skip("no extended precision here")
+    rng = np.random.default_rng(0)
+    n, top = 300_000, np.log(np.finfo(dtype).max)
+    small = np.exp(rng.uniform(np.log(float(np.finfo(dtype).smallest_normal)), 3, n)) * rng.choice([-1, 1], n)
+    edges = (rng.integers(-100, 100, n) + 0.5) * np.log(2) + rng.normal(0, 1e-6, n)
+    x = np.concatenate((small, edges, rng.uniform(-2, 2, n), rng.uniform(-80, top, n), [top, np.nextafter(top, 0)]))
+    x = x.astype(dtype)
     out = np.empty_like(x)
-    kernels.log1p(x, 0, len(x), out)
+    kernels.expm1(x, 0, len(x), out)
     with np.errstate(all="ignore"):
-        expected = np.log1p(x.astype(np.longdouble)).astype(dtype)
-    assert bits(out) == bits(expected)
+        exact = np.expm1(x.astype(np.longdouble))
+        finite = np.isfinite(exact.astype(dtype))
+        error = np.abs(out - exact)[finite] / np.spacing(np.abs(exact[finite]).astype(dtype))
+    assert error.max() <= 2, x[finite][error.argmax()]
+
+
+@pytest.mark.parametrize("name", ["log1p", "expm1"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_special_values(kernels, dtype, name):
+    tiny, largest = np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max
+    values = [0, -0.0, -1, -1.5, -np.inf, np.inf, np.nan, tiny, -tiny, largest, -largest, 1e-25, -700, 711]
+    x = np.array(values if name == "expm1" else values[:-1], dtype)
+    out = np.empty_like(x)
+    getattr(kernels, name)(x, 0, len(x), out)
+    with np.errstate(all="ignore"):
+        expected = getattr(np, name)(x.astype(np.longdouble)).astype(dtype)
+    near = np.isin(x, [-1.5, -1]) if name == "expm1" else np.zeros(len(x), bool)  # rounded, not special
+    assert bits(out[~near]) == bits(expected[~near])

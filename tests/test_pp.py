@@ -620,7 +620,6 @@ def test_options_of_anndata_are_refused_with_an_array(name, options):
 OTHER = {
     "list": [[1.0, 2.0]],
     "DataFrame": pd.DataFrame([[1.0]]),
-    "coo_matrix": sp.coo_matrix([[1.0]]),
     "float16": np.ones((2, 2), "f2"),
     "complex": np.ones((2, 2), complex),
     "None": None,

@@ -84,6 +84,26 @@ class Kernels(Protocol):
         """out[k] = log(1 + data[k]) for k in [start, stop)"""
 
     @staticmethod
+    def expm1(data: Values, start: int, stop: int, out: Values) -> None:
+        """out[k] = exp(data[k]) - 1 for k in [start, stop)"""
+
+    @staticmethod
+    def match_major(
+        indices: Indices,
+        indptr: Indptr,
+        start: int,
+        stop: int,
+        other_indices: Indices,
+        other_indptr: Indptr,
+        out: Indptr,
+    ) -> None:
+        """out[k] = where the same row of the other matrix has indices[k], or -1; both are canonical"""
+
+    @staticmethod
+    def gram_major(data: Values, indices: Indices, indptr: Indptr, start: int, stop: int, out: Values) -> int:
+        """out[indices[k], indices[m]] += data[k] * data[m] for k <= m in rows [start, stop); returns as sum_minor"""
+
+    @staticmethod
     def normalize_major(
         data: Values,
         indptr: Indptr,

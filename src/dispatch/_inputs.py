@@ -3,6 +3,7 @@
 All checks of a compressed matrix but one are here: an index is checked by the kernel that uses it.
 """
 
+import sys
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -13,7 +14,10 @@ from numpy.lib.array_utils import normalize_axis_tuple
 from . import _blocks
 from ._config import kernels
 
-ACCEPTED = "numpy.ndarray, scipy.sparse csr/csc array or matrix (2-D), or a dask.array.Array of these"
+ACCEPTED = (
+    "numpy.ndarray, scipy.sparse array or matrix (1-D or 2-D), anndata CSRDataset/CSCDataset, a dask.array.Array of "
+    "these, or another library's array that follows the array API"
+)
 
 _SPARSE = (sp.csr_array, sp.csc_array, sp.csr_matrix, sp.csc_matrix)
 _DTYPES = frozenset(np.dtype(code) for code in "?bBhHiIlLqQfdFD")
@@ -21,7 +25,10 @@ _INDEX_DTYPES = (np.dtype(np.int32), np.dtype(np.int64))
 
 
 class Compressed(NamedTuple):
-    """The plain arrays of a CSR or CSC matrix. `major` is its compressed axis: 0 for CSR, 1 for CSC."""
+    """The plain arrays of a CSR or CSC matrix.
+
+    `major` is its compressed axis: 0 for CSR, 1 for CSC; -1 for a 1-D array, which is one row and has no other axis.
+    """
 
     data: np.ndarray  # (nnz,), native byte order, contiguous, read-only
     indices: np.ndarray  # (nnz,), int32 or int64, contiguous, read-only
@@ -42,27 +49,56 @@ def scipy_class(x: Any) -> Any:
     return next(cls for cls in _SPARSE if isinstance(x, cls))
 
 
+def is_backed(x: Any) -> bool:
+    """Whether x is one of anndata's sparse datasets on disk; anndata is not imported to find out."""
+    anndata = sys.modules.get("anndata.abc")
+    return anndata is not None and isinstance(x, anndata.CSRDataset | anndata.CSCDataset)
+
+
 def container(x: Any, name: str = "x") -> Any:
-    """x itself, if it is one of the accepted containers; np.matrix counts as ndarray."""
-    if is_sparse(x):
-        if x.ndim != 2:
-            reject(x, name, f"{x.ndim}-D {type(x).__name__}")
+    """x as csr or csc, ndarray (np.matrix too), or Dask array.
+
+    Other sparse formats are converted to csr, and a dataset on disk is loaded.
+    """
+    if is_sparse(x) or is_dask(x):
         check_dtype(x.dtype, name)
         return x
-    if is_dask(x):
-        return x
-    if isinstance(x, np.ma.MaskedArray):
-        reject(x, name)
-    if isinstance(x, np.ndarray | np.generic):
+    if isinstance(x, np.ndarray | np.generic) and not isinstance(x, np.ma.MaskedArray):
         x = np.asarray(x)
         check_dtype(x.dtype, name)
         return x
-    reject(x, name)
+    if sp.issparse(x) and x.ndim <= 2:
+        check_dtype(x.dtype, name)
+        return to_csr(x, name)
+    if is_backed(x):
+        from . import _backed
+
+        return _backed.load(x)
+    what = f"{x.ndim}-D {type(x).__name__}" if sp.issparse(x) else f"{type(x).__module__}.{type(x).__name__}"
+    raise TypeError(f"{name} must be a {ACCEPTED}; got {what}")
 
 
-def reject(x: Any, name: str, what: str | None = None) -> NoReturn:
-    """Raise the TypeError that says what is accepted."""
-    raise TypeError(f"{name} must be a {ACCEPTED}; got {what or f'{type(x).__module__}.{type(x).__name__}'}")
+def streamed(x: Any) -> Any:
+    """As `container`, but a dataset on disk stays there: it is read block by block."""
+    return x if is_backed(x) else container(x)
+
+
+def to_csr(x: Any, name: str) -> Any:
+    """A sparse x of another format as csr. Duplicates stay: to add them here might wrap."""
+    coo = x.tocoo()
+    rows, columns = (np.zeros(coo.nnz, np.int32), coo.coords[0]) if coo.ndim == 1 else (coo.row, coo.col)
+    shape = (1, *coo.shape)[-2:]
+    for places, n, part in ((rows, shape[0], "row"), (columns, shape[1], "col")):
+        places = _integers(_vector(places, f"{name}.{part}"), f"{name}.{part}")
+        if len(places) != len(coo.data):
+            raise ValueError(f"{name}.{part} has {len(places)} entries, but {name}.data has {len(coo.data)}")
+        if len(places) and not 0 <= places.min() <= places.max() < n:
+            bad = int(np.argmax((places < 0) | (places >= n)))
+            raise ValueError(f"{name}.{part}[{bad}] is {places[bad]}, but must be from 0 to {n - 1}")
+    order = np.argsort(rows, kind="stable")
+    cls = sp.csr_array if isinstance(x, sp.sparray) else sp.csr_matrix
+    indptr = np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=shape[0]))))
+    return assemble(cls, x.shape, coo.data[order], np.asarray(columns)[order], indptr)
 
 
 def check_dtype(dtype: np.dtype, name: str) -> None:
@@ -71,6 +107,14 @@ def check_dtype(dtype: np.dtype, name: str) -> None:
         raise TypeError(
             f"{name} must have a bool, integer, float32, float64, complex64 or complex128 dtype; got {dtype}"
         )
+
+
+def check_matrix(function: str, x: Any) -> None:
+    """Refuse what is not 2-D, and complex numbers."""
+    if len(x.shape) != 2:
+        raise ValueError(f"{function} needs a 2-D x; got shape {x.shape}")
+    if x.dtype.kind == "c":
+        raise TypeError(f"{function} takes real numbers; got x of dtype {x.dtype}")
 
 
 def float_dtype(dtype: np.dtype) -> np.dtype:
@@ -100,12 +144,13 @@ def compressed(x: Any, *, canonical: bool = False, name: str = "x") -> Compresse
 
     With `canonical`, rows are sorted and without duplicates: on a copy (of integers, in 64 bits), where x is not.
     """
-    major = 0 if x.format == "csr" else 1
-    n_major, n_minor = x.shape[major], x.shape[1 - major]
+    major = -1 if x.ndim == 1 else 0 if x.format == "csr" else 1
+    n_major, n_minor = (1, x.shape[0]) if x.ndim == 1 else (x.shape[major], x.shape[1 - major])
     data, indices, indptr = (_vector(getattr(x, part), f"{name}.{part}") for part in ("data", "indices", "indptr"))
     check_dtype(data.dtype, f"{name}.data")
-    indices, indptr = _integers(indices, f"{name}.indices"), _integers(indptr, f"{name}.indptr").astype(np.int64)
-    nnz = _check_indptr(indptr, n_major, len(data), len(indices), name)
+    indices = _integers(indices, f"{name}.indices")
+    indptr = checked_indptr(indptr, n_major, len(data), len(indices), name)
+    nnz = int(indptr[-1])
     data = np.ascontiguousarray(data[:nnz], data.dtype.newbyteorder("="))
     indices = np.ascontiguousarray(indices[:nnz])
     c = Compressed(read_only(data), read_only(indices), read_only(indptr), n_major, n_minor, major, x)
@@ -149,8 +194,9 @@ def _integers(array: np.ndarray, name: str) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _check_indptr(indptr: np.ndarray, n_major: int, n_data: int, n_indices: int, name: str) -> int:
-    """The number of stored values."""
+def checked_indptr(indptr: np.ndarray, n_major: int, n_data: int, n_indices: int, name: str) -> np.ndarray:
+    """The row pointers in int64, if they are those of a matrix with so many rows, values and indices."""
+    indptr = _integers(indptr, f"{name}.indptr").astype(np.int64)
     if len(indptr) != n_major + 1:
         raise ValueError(f"{name}.indptr must have {n_major + 1} entries for its shape, got {len(indptr)}")
     if indptr[0] != 0:
@@ -165,7 +211,7 @@ def _check_indptr(indptr: np.ndarray, n_major: int, n_data: int, n_indices: int,
     for part, length in (("data", n_data), ("indices", n_indices)):
         if nnz > length:
             raise ValueError(f"{name}.indptr ends at {nnz}, but {name}.{part} has {length} entries")
-    return nnz
+    return indptr
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
@@ -193,13 +239,29 @@ def check_all_indices(c: Compressed) -> None:
 def with_data(c: Compressed, data: np.ndarray) -> Any:
     """A new container of the class of the source, with its structure (copied) and other values."""
     source = c.source
-    result = scipy_class(source)(source.shape, dtype=data.dtype)
-    result.data = data
-    result.indices = np.array(c.indices)
     # In the types of the source, unless SciPy would not take them: byte-swapped, unsigned, ...
-    result.indptr = c.indptr.astype(source.indptr.dtype if source.indptr.dtype in _INDEX_DTYPES else np.int64)
+    indptr = c.indptr.astype(source.indptr.dtype if source.indptr.dtype in _INDEX_DTYPES else np.int64)
+    result = assemble(scipy_class(source), source.shape, data, np.array(c.indices), indptr)
     for flag in ("has_sorted_indices", "has_canonical_format"):
         # SciPy's cached answer, if it has one: asking for the public property would compute it.
         if hasattr(source, f"_{flag}"):
             setattr(result, flag, getattr(source, flag))
     return result
+
+
+def assemble(cls: Any, shape: tuple[int, ...], data: np.ndarray, indices: np.ndarray, indptr: np.ndarray) -> Any:
+    """A container of exactly these arrays: SciPy's constructor would look at them, and might change their types."""
+    result = cls(shape, dtype=data.dtype)
+    result.data, result.indices, result.indptr = data, indices, indptr
+    return result
+
+
+def as_row(x: Any) -> Any:
+    """A 1-D csr_array as a matrix of one row."""
+    return assemble(sp.csr_array, (1, *x.shape), x.data, x.indices, x.indptr)
+
+
+def native(c: Compressed) -> Any:
+    """The source, its indices checked, as SciPy's own functions can take it: in native byte order, contiguous."""
+    check_all_indices(c)
+    return scipy_class(c.source)((c.data, c.indices, c.indptr), shape=c.source.shape)

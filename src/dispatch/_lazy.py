@@ -13,11 +13,12 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+import scipy.sparse as sp
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-from . import _elementwise, _normalize, _partials, _reductions, _scaling
-from ._inputs import check_dtype, container, float_dtype, is_dask, is_sparse
+from . import _binary, _elementwise, _gram, _normalize, _partials, _reductions, _scaling
+from ._inputs import compressed, container, float_dtype, is_dask, is_sparse, native
 
 # How many partials one task merges.
 SPLIT_EVERY = 8
@@ -40,14 +41,7 @@ def reduce(
     graph: dict[Any, Any] = {}
     for place in product(*kept):
         inside = [range(n) if axis in axes else [place[axis]] for axis, n in enumerate(x.numblocks)]
-        keys: list[Any] = [(partials.name, *block) for block in product(*inside)]
-        level = 0
-        while len(keys) > SPLIT_EVERY:
-            groups = [keys[i : i + SPLIT_EVERY] for i in range(0, len(keys), SPLIT_EVERY)]
-            keys = [(f"{merged_name}-{level}", *place, i) for i in range(len(groups))]
-            graph.update((key, (combine, group)) for key, group in zip(keys, groups))
-            level += 1
-        graph[(merged_name, *place)] = (combine, keys)
+        _merge_in_order(graph, (merged_name, *place), [(partials.name, *block) for block in product(*inside)], combine)
     dependencies: list[Any] = [partials]
     merged = HighLevelGraph.from_collections(merged_name, graph, dependencies)
     chunks = [(1,) * (axis in axes) or sizes for axis, sizes in enumerate(x.chunks) if keepdims or axis not in axes]
@@ -66,6 +60,43 @@ def reduce(
         )
         results.append(da.Array(whole, result_name, chunks, meta=np.empty((0,) * len(chunks), dtype)))
     return results
+
+
+def _merge_in_order(graph: dict[Any, Any], result: tuple, keys: list[Any], combine: Callable[[list], Any]) -> None:
+    """Add the tasks that make `result` of what the keys stand for, a few at a time."""
+    name, *place = result
+    level = 0
+    while len(keys) > SPLIT_EVERY:
+        groups = [keys[i : i + SPLIT_EVERY] for i in range(0, len(keys), SPLIT_EVERY)]
+        keys = [(f"{name}-{level}", *place, i) for i in range(len(groups))]
+        graph.update((key, (combine, group)) for key, group in zip(keys, groups))
+        level += 1
+    graph[result] = (combine, keys)
+
+
+def gram(x: da.Array, dtype: np.dtype) -> da.Array:
+    """See `csraxis.gram`. Each block of rows gives one matrix of sums."""
+    name = f"csraxis-gram-{tokenize(x.name, dtype)}"
+    n_rows, n_columns = x.numblocks
+    graph: dict[Any, Any] = {
+        (f"{name}-chunk", i): (_gram_of_row, [(x.name, i, j) for j in range(n_columns)], x.dtype) for i in range(n_rows)
+    }
+    _merge_in_order(graph, (f"{name}-sum", 0, 0), [(f"{name}-chunk", i) for i in range(n_rows)], _gram.add_grams)
+    graph[(name, 0, 0)] = (_gram.finish_gram, (f"{name}-sum", 0, 0), dtype)
+    m = x.shape[1]
+    dependencies: list[Any] = [x]
+    layers = HighLevelGraph.from_collections(name, graph, dependencies)
+    return da.Array(layers, name, ((m,), (m,)), meta=np.empty((0, 0), dtype))
+
+
+def _gram_of_row(blocks: list[Any], dtype: np.dtype) -> np.ndarray:
+    """Of the chunks of one block of rows, side by side."""
+    blocks = [_declared(block, dtype) for block in blocks]
+    if len(blocks) == 1:
+        return _gram.partial_gram(blocks[0])
+    if all(is_sparse(block) for block in blocks):
+        return _gram.partial_gram(sp.hstack([native(compressed(block)) for block in blocks], format="csr"))
+    return _gram.partial_gram(np.hstack([_partials.to_ndarray(block) for block in blocks]))
 
 
 def axis_scale(x: da.Array, factors: Any, *, axis: int, op: str, out: Any, zero_division: str) -> da.Array:
@@ -93,10 +124,6 @@ def normalize(
 ) -> da.Array:
     """See `csraxis.normalize`. Totals that are known already are used, and not computed again."""
     _no_out(out)
-    if x.ndim != 2:
-        raise ValueError(f"x must be 2-D, got shape {x.shape}")
-    if x.dtype.kind == "c":
-        raise TypeError(f"normalize takes real numbers; got x of dtype {x.dtype}")
     dtype = dtype or float_dtype(x.dtype)
     if target_sum is None:
         known = row_totals(x, axis, dtype).compute() if totals is None else totals
@@ -117,10 +144,10 @@ def row_totals(x: da.Array, axis: int, dtype: np.dtype) -> da.Array:
     return reduce("totals", x, block, _reductions.add_sums, [finish], (axis,), False, np.dtype(float))[0]
 
 
-def log1p(x: da.Array, *, out: Any = None) -> da.Array:
-    """See `csraxis.log1p`."""
+def unary(name: str, x: da.Array, *, out: Any = None) -> da.Array:
+    """See `csraxis.log1p` and the other functions of single elements."""
     _no_out(out)
-    return map_chunks(_elementwise.log1p, "log1p", x, float_dtype(x.dtype))
+    return map_chunks(getattr(_elementwise, name), name, x, _elementwise.unary_dtype(name, x.dtype))
 
 
 def to_dense(x: da.Array, *, order: str) -> da.Array:
@@ -132,37 +159,70 @@ def to_dense(x: da.Array, *, order: str) -> da.Array:
 
 def binary(name: str, x1: Any, x2: Any) -> da.Array:
     """See `csraxis.multiply` and `csraxis.divide`."""
-    dtype = _dense(_like(x1), _like(x2), name).dtype
+    dtype = _binary.apply(name, _like(x1), _like(x2)).dtype
     sparse = [is_sparse(x._meta if is_dask(x) else x) for x in (x1, x2)]
     if not any(sparse):  # Dask's own broadcasting is right on dense chunks
-        return da.core.elemwise(partial(_dense, name=name), _as_dense(x1), _as_dense(x2), dtype=dtype)
-    if all(sparse):
-        raise TypeError(f"{name} of two sparse matrices is not supported; {_elementwise.PAIRS}")
-    swapped = sparse[1]
+        block = partial(_binary.binary, name)
+        return da.core.elemwise(block, _broadcastable(x1), _broadcastable(x2), dtype=dtype)
+    # x is the sparse operand whose shape the result has, as in memory.
+    swapped = not sparse[0] or (sparse[1] and _broadcasts_to(x1, x2))
     x, other = (x2, x1) if swapped else (x1, x2)
-    if not is_dask(x):
-        raise TypeError(f"{name} of a sparse matrix in memory and a Dask array is not supported; {_elementwise.PAIRS}")
-    block = partial(_binary, name=name, swapped=swapped)
-    meta = np.empty((0, 0), dtype) if swapped and name == "divide" else _meta(x, dtype)
-    if _elementwise.is_scalar(other):
+    block = partial(_pair, name=name, swapped=swapped)
+    meta = np.empty((0,) * x.ndim, dtype) if swapped and name == "divide" else _meta(x, dtype)
+    if _binary.is_scalar(other):
         layer = f"csraxis-{name}-{tokenize(x.name, other, swapped)}"
-        return _blockwise(partial(block, other=other), layer, dtype, x, (0, 1), meta=meta)
+        return _blockwise(partial(block, other=other), layer, dtype, x, tuple(range(x.ndim)), meta=meta)
     if not np.isnan([*x.shape, *other.shape]).any():  # what is unknown shows when it is computed
-        _elementwise.check_shape(name, x, other)
-    other = _as_dense(other)
-    if other.ndim == 1:
-        other = other[None, :]
-    axes = tuple(axis for axis, n in enumerate(other.shape) if n != 1)
-    flat = _in_chunks(other[tuple(slice(None) if axis in axes else 0 for axis in range(other.ndim))], x, axes, name)
-    layer = f"csraxis-{name}-{tokenize(x.name, flat.name, swapped)}"
-    return _blockwise(partial(block, axes=axes), layer, dtype, x, (0, 1), flat, axes, meta=meta)
+        _binary.check_shape(name, x, other)
+    x = x if is_dask(x) else _lift(x, other)
+    axes = tuple(range(x.ndim))
+    if not all(sparse) or other.shape != x.shape:
+        other = _as_dense(other)
+        other = other[(None,) * (x.ndim - other.ndim)]
+        axes = tuple(axis for axis, n in enumerate(other.shape) if n != 1)
+        other = other[tuple(slice(None) if axis in axes else 0 for axis in range(other.ndim))]
+    other = _in_chunks(other, x, axes, name)
+    layer = f"csraxis-{name}-{tokenize(x.name, other.name, swapped)}"
+    return _blockwise(partial(block, axes=axes), layer, dtype, x, tuple(range(x.ndim)), other, axes, meta=meta)
+
+
+def _broadcasts_to(x1: Any, x2: Any) -> bool:
+    """Whether x1 is smaller than x2, and broadcasts to its shape."""
+    return x1.shape != x2.shape and all(n in (1, of) for n, of in zip(x1.shape, x2.shape))
+
+
+def _lift(x: Any, other: da.Array) -> da.Array:
+    """A sparse matrix in memory as a Dask array, in the chunks of the other operand."""
+    of = (((1,),) * x.ndim + other.chunks)[-x.ndim :]
+    chunks = [(n,) if of[axis] == (1,) else of[axis] for axis, n in enumerate(x.shape)]
+    return _from_memory(x, tuple(chunks))
+
+
+def _from_memory(x: Any, chunks: tuple) -> da.Array:
+    """An array in memory, cut into chunks. (Dask's token of a sparse matrix changes with the flags cached in it.)"""
+    if not is_sparse(x):
+        return da.from_array(x, chunks, name=f"csraxis-operand-{tokenize(x, chunks)}")
+    name = f"csraxis-operand-{tokenize(x.format, x.shape, x.data, x.indices, x.indptr, chunks)}"
+    return da.from_array(native(compressed(x)), chunks, name=name, asarray=False)
 
 
 def _blockwise(block: Callable, name: str, dtype: np.dtype, *arrays: Any, meta: Any = None) -> da.Array:
     """Each chunk of the first array through `block`, with what belongs to it of the others."""
-    check_dtype(arrays[0].dtype, "x")
-    meta = np.empty((0,) * arrays[0].ndim, dtype) if meta is None else meta
-    return da.blockwise(block, arrays[1], *arrays, name=name, dtype=dtype, meta=meta, align_arrays=False)
+    x, axes = arrays[:2]
+    meta = np.empty((0,) * x.ndim, dtype) if meta is None else meta
+    block = partial(_on_declared, block=block, dtype=x.dtype)
+    return da.blockwise(block, axes, *arrays, name=name, dtype=dtype, meta=meta, align_arrays=False)
+
+
+def _on_declared(chunk: Any, *others: Any, block: Callable, dtype: np.dtype) -> Any:
+    return block(_declared(chunk, dtype), *others)
+
+
+def _declared(chunk: Any, dtype: np.dtype) -> Any:
+    """A chunk in the type that its array declares, whatever it comes in."""
+    chunk = container(chunk)
+    with np.errstate(all="ignore"):
+        return chunk if chunk.dtype == dtype else chunk.astype(dtype)
 
 
 def map_chunks(
@@ -176,7 +236,10 @@ def map_chunks(
 
 def _meta(x: da.Array, dtype: np.dtype) -> Any:
     """An empty chunk like x's, in `dtype`; np.matrix becomes ndarray."""
-    return x._meta.astype(dtype) if is_sparse(x._meta) else np.empty((0,) * x.ndim, dtype)
+    meta = x._meta if is_dask(x) else x[:0]
+    if not sp.issparse(meta):
+        return np.empty((0,) * x.ndim, dtype)
+    return container(meta).astype(dtype)
 
 
 def along(vector: Any, x: da.Array, axis: int, name: str) -> da.Array:
@@ -194,7 +257,7 @@ def _in_chunks(operand: Any, x: da.Array, axes: tuple[int, ...], name: str) -> d
         _check_known(length, name)
     if is_dask(operand):
         return operand.rechunk(chunks)
-    return da.from_array(operand, chunks, name=f"csraxis-operand-{tokenize(operand, chunks)}")
+    return _from_memory(operand, chunks)
 
 
 def _check_known(length: float, name: str) -> None:
@@ -228,14 +291,20 @@ def _no_out(out: Any) -> None:
 
 def _like(x: Any) -> Any:
     """Something small that promotes as x does."""
-    return x if _elementwise.is_scalar(x) else np.ones(1, x.dtype)
+    return x if _binary.is_scalar(x) else np.ones(1, x.dtype)
 
 
 def _as_dense(x: Any) -> Any:
-    """A Dask array of ndarrays, with one chunk along axes of length one: Dask cannot broadcast several."""
+    """An ndarray, or a Dask array of ndarrays in chunks that broadcast."""
+    return _broadcastable(to_dense(x, order="C")) if is_dask(x) else _partials.to_ndarray(x)
+
+
+def _broadcastable(x: Any) -> Any:
+    """The same with one chunk along axes of length one: Dask cannot broadcast several (of which some are empty)."""
     if not is_dask(x):
         return x
-    return to_dense(x, order="C").rechunk({axis: 1 for axis, n in enumerate(x.shape) if n == 1})
+    several = {axis: 1 for axis, n in enumerate(x.shape) if n == 1 and x.numblocks[axis] > 1}
+    return to_dense(x, order="C").rechunk(several) if several else x
 
 
 def _axis_scale(block: Any, factors: np.ndarray, **options: Any) -> Any:
@@ -250,12 +319,7 @@ def _ravel_total(sums: Any, axis: int) -> np.ndarray:
     return sums.total.ravel()
 
 
-def _dense(x1: Any, x2: Any, name: str) -> Any:
-    with np.errstate(all="ignore"):
-        return _elementwise.OPS[name](x1, x2)
-
-
-def _binary(block: Any, other: Any, name: str, swapped: bool, axes: tuple[int, ...] = ()) -> Any:
-    if axes == (0,):
+def _pair(block: Any, other: Any, name: str, swapped: bool, axes: tuple[int, ...] = ()) -> Any:
+    if axes == (0,) and block.ndim == 2:
         other = other[:, None]
-    return _elementwise.binary(name, other, block) if swapped else _elementwise.binary(name, block, other)
+    return _binary.binary(name, other, block) if swapped else _binary.binary(name, block, other)

@@ -8,11 +8,23 @@ import numpy as np
 from . import _partials
 from ._config import kernels
 from ._elementwise import log1p as take_log1p
-from ._inputs import Compressed, compressed, container, float_dtype, is_dask, is_sparse, one_axis, with_data
+from ._inputs import (
+    Compressed,
+    check_matrix,
+    compressed,
+    container,
+    float_dtype,
+    is_dask,
+    is_sparse,
+    one_axis,
+    with_data,
+)
+from ._other import delegated
 from ._pieces import row_pieces, run_rows
-from ._scaling import check_out, scale_dense, scale_sparse
+from ._scaling import check_out, own_buffer, scale_dense, scale_sparse
 
 
+@delegated
 def normalize(
     x: Any,
     /,
@@ -29,8 +41,8 @@ def normalize(
 
     Parameters
     ----------
-    x : ndarray, csr/csc array or matrix, or Dask array of these
-        Shape (n, m), real.
+    x : array or sparse matrix
+        Shape (n, m), in any container that csraxis takes. Real.
     axis : int
         1: each row is summed (over axis 1) and scaled; 0: each column.
     target_sum : float, optional
@@ -67,9 +79,10 @@ def normalize(
            [0.   , 4.615, 0.   ]])
     """
     given, x = x, container(x)
-    out = x if out is given else out
+    out = own_buffer(given, x, out)
     axis = one_axis(axis)
     check_target(target_sum)
+    check_matrix("normalize", x)
     if is_dask(x):
         from . import _lazy
 
@@ -92,10 +105,6 @@ def normalize_to(
     Totals that were known before (of a part of the columns, or over several chunks) replace the row's own.
     """
     dtype = dtype or float_dtype(x.dtype)
-    if x.dtype.kind == "c":
-        raise TypeError(f"normalize takes real numbers; got x of dtype {x.dtype}")
-    if x.ndim != 2:
-        raise ValueError(f"x must be 2-D, got shape {x.shape}")
     c = compressed(x, canonical=log1p) if is_sparse(x) else None
     if c is not None:
         check_out(c, x, out, dtype)

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import _blocks, _moments
 from ._config import kernels
-from ._inputs import Compressed, check_all_indices, compressed, container, is_sparse, read_only, scipy_class
+from ._inputs import Compressed, check_all_indices, compressed, container, is_sparse, native, read_only
 from ._moments import Moments
 from ._pieces import (
     COUNT_AS,
@@ -36,9 +36,24 @@ class Sums(NamedTuple):
     n: int
 
 
+class Extremes(NamedTuple):
+    """Largest or smallest values, and how many elements each was chosen from."""
+
+    values: np.ndarray
+    n: int
+
+
+EXTREMES = {"max": np.maximum, "min": np.minimum}
+
+
 def n_reduced(shape: tuple[int, ...], axes: Axes) -> int:
     """How many elements go into each result."""
     return prod(shape[axis] for axis in axes)
+
+
+def is_dense(x: Any, axes: Axes) -> bool:
+    """Whether x is reduced as an ndarray: also where nothing is reduced, and a 1-D chunk of a Dask array."""
+    return not is_sparse(x) or not axes or x.ndim == 1
 
 
 def sums(x: Any, axes: Axes, dtype: np.dtype | None = None) -> Sums:
@@ -46,7 +61,7 @@ def sums(x: Any, axes: Axes, dtype: np.dtype | None = None) -> Sums:
     x = container(x)
     dtype = np.dtype(dtype or x.dtype).newbyteorder("=")
     n = n_reduced(x.shape, axes)
-    if not is_sparse(x) or not axes:
+    if is_dense(x, axes):
         x = to_ndarray(x)
         with np.errstate(all="ignore"):
             x = x if x.dtype == dtype else x.astype(dtype)
@@ -104,7 +119,7 @@ def _sums(c: Compressed, axes: Axes, dtype: np.dtype) -> np.ndarray:
 def counts(x: Any, axes: Axes) -> np.ndarray:
     """How many elements are not zero, in int64."""
     x = container(x)
-    if not is_sparse(x) or not axes:
+    if is_dense(x, axes):
         return np.asarray(np.sum(to_ndarray(x) != 0, axis=axes, dtype=np.int64, keepdims=True))
     c = compressed(x, canonical=True)
     if c.data.dtype.kind == "c":
@@ -134,12 +149,94 @@ def counts(x: Any, axes: Axes) -> np.ndarray:
     return keep_axes(out if len(axes) == 1 else out.sum(keepdims=True), axes)
 
 
+def nonzeros(x: Any, axes: Axes) -> Sums:
+    """The same, and how many elements there are."""
+    return Sums(counts(x, axes), n_reduced(x.shape, axes))
+
+
+def products(x: Any, axes: Axes, dtype: np.dtype) -> np.ndarray:
+    """Products over axes of the values, cast to `dtype` first, in float64, int64, uint64 or complex128."""
+    x = container(x)
+    acc = sum_dtype(dtype)
+    with np.errstate(all="ignore"):
+        if is_dense(x, axes):
+            return np.asarray(np.prod(to_ndarray(x).astype(dtype, copy=False), axis=axes, dtype=acc, keepdims=True))
+        c = compressed(x, canonical=True)
+        full = _entries(c, axes) == n_reduced(x.shape, axes)
+
+        def times_zeros(values: np.ndarray, of: np.ndarray) -> np.ndarray:
+            # Before they are multiplied: a product that overflows is not an infinite factor.
+            return values if full.all() else np.where(full[of], values, values * acc.type(0))
+
+        return keep_axes(_fold(c, axes, np.multiply, full.astype(acc), (dtype, acc), times_zeros), axes)
+
+
+def extremes(x: Any, axes: Axes, name: str) -> Extremes:
+    """The largest or smallest elements, the implicit zeros included; nothing gives what never wins."""
+    x = container(x)
+    dtype = x.dtype.newbyteorder("=")
+    ufunc, n = EXTREMES[name], n_reduced(x.shape, axes)
+    if dtype.kind == "f":
+        never = -np.inf if name == "max" else np.inf
+    else:
+        limits = (False, True) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        never = limits[name == "min"]
+    with np.errstate(all="ignore"):
+        if is_dense(x, axes):
+            values = ufunc.reduce(to_ndarray(x), axis=axes, keepdims=True, initial=never, dtype=dtype)
+        else:
+            c = compressed(x, canonical=True)
+            start = np.full(_n_results(c, axes), never, dtype)
+            start[_entries(c, axes) < n] = 0
+            values = keep_axes(_fold(c, axes, ufunc, start, (dtype,)), axes)
+        return Extremes(values + dtype.type(0), n)
+
+
+def _n_results(c: Compressed, axes: Axes) -> int:
+    return 1 if len(axes) == 2 else c.n_minor if axes == (c.major,) else c.n_major
+
+
+def _entries(c: Compressed, axes: Axes) -> np.ndarray:
+    """How many stored values there are for each result."""
+    if len(axes) == 2:
+        return np.array([len(c.data)])
+    if axes == (1 - c.major,):
+        return np.diff(c.indptr)
+    check_all_indices(c)
+    out = np.zeros(c.n_minor, np.int64)
+    for lo, hi in _blocks.split_flat(len(c.data), _blocks.CAST_STEP):
+        np.add.at(out, c.indices[lo:hi], 1)
+    return out
+
+
+def _fold(
+    c: Compressed,
+    axes: Axes,
+    ufunc: np.ufunc,
+    out: np.ndarray,
+    dtypes: tuple[np.dtype, ...],
+    prepare: Callable[[np.ndarray, np.ndarray], np.ndarray] = lambda values, of: values,
+) -> np.ndarray:
+    """out[r] = ufunc(out[r], v) for each stored value v of result r, in their order; NumPy's loops."""
+    c = as_one_row(c) if len(axes) == 2 else c
+    for p in row_pieces(c, 0, c.n_major, *dtypes):
+        if axes == (c.major,):
+            ufunc.at(out, p.indices, prepare(p.data, p.indices))
+        else:
+            lengths = np.diff(p.indptr)
+            rows = np.flatnonzero(lengths) + p.first if len(axes) == 1 else np.zeros(np.count_nonzero(lengths), int)
+            values = prepare(p.data, np.repeat(rows, lengths[lengths > 0]))
+            if len(rows):
+                ufunc.at(out, rows, ufunc.reduceat(values, p.indptr[:-1][lengths > 0]))
+    return out
+
+
 def moments(x: Any, axes: Axes) -> Moments:
     """Moments of all elements, the implicit zeros included."""
     x = container(x)
     if x.dtype.kind == "c":
         raise TypeError(f"variance is defined for real numbers; got {x.dtype}")
-    if not is_sparse(x) or not axes:
+    if is_dense(x, axes):
         return _dense_moments(to_ndarray(x), axes)
     c = compressed(x, canonical=True)
     if axes == (c.major,):
@@ -253,11 +350,7 @@ def to_ndarray(x: Any, order: str = "C") -> np.ndarray:
     """A container in memory as an ndarray."""
     if not is_sparse(x):
         return np.asarray(x, order=order)  # type: ignore[call-overload]
-    c = compressed(x)
-    check_all_indices(c)
-    # SciPy takes no byte-swapped data.
-    native = scipy_class(x)((c.data, c.indices, c.indptr), shape=x.shape)
-    return native.toarray(order=order).astype(x.dtype, copy=False)
+    return native(compressed(x)).toarray(order=order).astype(x.dtype, copy=False)
 
 
 def _add_to(out: np.ndarray, part: np.ndarray) -> None:

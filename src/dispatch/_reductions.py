@@ -1,4 +1,4 @@
-"""Sums, means, variances and counts along axes."""
+"""Sums, products, means, variances, extremes, truth values and counts along axes."""
 
 from collections.abc import Callable
 from functools import partial, reduce
@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import _partials
-from ._inputs import axes_of, check_dtype, container, float_dtype, is_dask
+from . import _backed, _partials
+from ._inputs import as_row, axes_of, check_dtype, float_dtype, is_backed, is_dask, is_sparse, streamed
 from ._moments import Moments, mean_and_variance, merge
-from ._partials import Sums
+from ._other import delegated
+from ._partials import Extremes, Sums
 
 Axis = int | tuple[int, ...] | None
 
 
+@delegated
 def sum(x: Any, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdims: bool = False) -> Any:
     """Sum of the elements over axes.
 
@@ -23,8 +25,8 @@ def sum(x: Any, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdim
 
     Parameters
     ----------
-    x : ndarray, csr/csc array or matrix, or Dask array of these
-        Shape (n, m).
+    x : array or sparse matrix
+        Shape (n, m) or (m,), in any container that csraxis takes; ndarrays of any shape.
     axis : None, int or tuple of ints
         The axes to reduce; None for all, () for none.
     dtype : dtype, optional
@@ -59,12 +61,60 @@ def sum(x: Any, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdim
     >>> cx.sum(x)
     np.int64(6)
     """
-    x = container(x)
+    x = streamed(x)
     values = _dtype(x.dtype if dtype is None else dtype)
     result = values if dtype is not None or values.kind in "fc" else _partials.sum_dtype(values)
     return _reduce("sum", x, partial(_partials.sums, dtype=values), add_sums, [_finish_sum], axis, keepdims, result)[0]
 
 
+@delegated
+def prod(x: Any, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdims: bool = False) -> Any:
+    """Product of the elements over axes, the implicit zeros included.
+
+    Follows `prod` of the array API standard 2025.12. Floats are multiplied in float64 whatever their type, integers
+    modulo 2**64. Where there is an implicit zero the product is zero, or NaN if a factor is infinite or NaN.
+
+    Parameters
+    ----------
+    x : array or sparse matrix
+        Shape (n, m) or (m,), in any container that csraxis takes; ndarrays of any shape.
+    axis : None, int or tuple of ints
+        The axes to reduce; None for all, () for none.
+    dtype : dtype, optional
+        The values are cast to this type before they are multiplied, and the result has it. Default: that of x for
+        floats and complex numbers, int64 for signed integers and bool, uint64 for unsigned ones.
+    keepdims : bool
+        Keep the reduced axes, with length one.
+
+    Returns
+    -------
+    ndarray, NumPy scalar, or Dask array
+        1 where there is nothing to multiply.
+
+    Raises
+    ------
+    TypeError
+        For any other container.
+    numpy.exceptions.AxisError
+        For an axis that x does not have.
+    ValueError
+        For a malformed sparse matrix.
+
+    Examples
+    --------
+    >>> import csraxis as cx, scipy.sparse as sp
+    >>> cx.prod(sp.csr_array([[1, 0, 2], [4, 0, 3]]), axis=0)
+    array([4, 0, 6])
+    """
+    x = streamed(x)
+    values = _dtype(x.dtype if dtype is None else dtype)
+    result = values if dtype is not None or values.kind in "fc" else _partials.sum_dtype(values)
+    return _reduce(
+        "prod", x, partial(_partials.products, dtype=values), _multiply, [_identity], axis, keepdims, result
+    )[0]
+
+
+@delegated
 def mean(x: Any, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdims: bool = False) -> Any:
     """Arithmetic mean over axes, the implicit zeros included.
 
@@ -72,8 +122,8 @@ def mean(x: Any, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdi
 
     Parameters
     ----------
-    x : ndarray, csr/csc array or matrix, or Dask array of these
-        Shape (n, m).
+    x : array or sparse matrix
+        Shape (n, m) or (m,), in any container that csraxis takes; ndarrays of any shape.
     axis : None, int or tuple of ints
         The axes to reduce; None for all, () for none.
     dtype : floating or complex dtype, optional
@@ -102,7 +152,7 @@ def mean(x: Any, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdi
     >>> cx.mean(sp.csr_array([[1, 0, 2], [0, 0, 3]]), axis=0)
     array([0.5, 0. , 2.5])
     """
-    x = container(x)
+    x = streamed(x)
     result = float_dtype(_dtype(x.dtype)) if dtype is None else _dtype(dtype)
     if result.kind not in "fc":
         raise TypeError(f"dtype of a mean must be floating or complex; got {result}")
@@ -112,6 +162,7 @@ def mean(x: Any, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdi
     return _reduce("mean", x, sums, add_sums, [_finish_mean], axis, keepdims, result)[0]
 
 
+@delegated
 def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Any:
     """Variance over axes, the implicit zeros included.
 
@@ -121,8 +172,8 @@ def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool
 
     Parameters
     ----------
-    x : ndarray, csr/csc array or matrix, or Dask array of these
-        Shape (n, m), real.
+    x : array or sparse matrix
+        Shape (n, m) or (m,), in any container that csraxis takes; ndarrays of any shape. Real.
     axis : None, int or tuple of ints
         The axes to reduce; None for all, () for none.
     correction : float
@@ -153,6 +204,7 @@ def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool
     return _variances("var", x, axis, correction, keepdims)[0]
 
 
+@delegated
 def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Any:
     """Standard deviation over axes: the square root of `var`, the implicit zeros included.
 
@@ -160,8 +212,8 @@ def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool
 
     Parameters
     ----------
-    x : ndarray, csr/csc array or matrix, or Dask array of these
-        Shape (n, m), real.
+    x : array or sparse matrix
+        Shape (n, m) or (m,), in any container that csraxis takes; ndarrays of any shape. Real.
     axis : None, int or tuple of ints
         The axes to reduce; None for all, () for none.
     correction : float
@@ -188,13 +240,14 @@ def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool
     return _variances("std", x, axis, correction, keepdims)[0]
 
 
+@delegated
 def mean_var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> tuple[Any, Any]:
     """Mean and variance over axes, in one pass: see `mean` and `var`.
 
     Parameters
     ----------
-    x : ndarray, csr/csc array or matrix, or Dask array of these
-        Shape (n, m), real.
+    x : array or sparse matrix
+        Shape (n, m) or (m,), in any container that csraxis takes; ndarrays of any shape. Real.
     axis : None, int or tuple of ints
         The axes to reduce; None for all, () for none.
     correction : float
@@ -223,6 +276,159 @@ def mean_var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims:
     return mean, variance
 
 
+@delegated
+def max(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Largest element over axes, the implicit zeros included.
+
+    Follows `max` of the array API standard 2025.12. NaN propagates; a zero is +0.
+
+    Parameters
+    ----------
+    x : array or sparse matrix
+        Shape (n, m) or (m,), in any container that csraxis takes; ndarrays of any shape.
+    axis : None, int or tuple of ints
+        The axes to reduce; None for all, () for none.
+    keepdims : bool
+        Keep the reduced axes, with length one.
+
+    Returns
+    -------
+    ndarray, NumPy scalar, or Dask array
+        In the type of x.
+
+    Raises
+    ------
+    TypeError
+        For any other container, and for complex numbers.
+    numpy.exceptions.AxisError
+        For an axis that x does not have.
+    ValueError
+        For a malformed sparse matrix, and where there is nothing to choose from.
+
+    Examples
+    --------
+    >>> import csraxis as cx, scipy.sparse as sp
+    >>> cx.max(sp.csr_array([[1, 0, 2], [0, 0, 3]]), axis=0)
+    array([1, 0, 3])
+    """
+    return _extreme("max", x, axis, keepdims)
+
+
+@delegated
+def min(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Smallest element over axes, the implicit zeros included.
+
+    Follows `min` of the array API standard 2025.12. NaN propagates; a zero is +0.
+
+    Parameters
+    ----------
+    x : array or sparse matrix
+        Shape (n, m) or (m,), in any container that csraxis takes; ndarrays of any shape.
+    axis : None, int or tuple of ints
+        The axes to reduce; None for all, () for none.
+    keepdims : bool
+        Keep the reduced axes, with length one.
+
+    Returns
+    -------
+    ndarray, NumPy scalar, or Dask array
+        In the type of x.
+
+    Raises
+    ------
+    TypeError
+        For any other container, and for complex numbers.
+    numpy.exceptions.AxisError
+        For an axis that x does not have.
+    ValueError
+        For a malformed sparse matrix, and where there is nothing to choose from.
+
+    Examples
+    --------
+    >>> import csraxis as cx, scipy.sparse as sp
+    >>> cx.min(sp.csr_array([[1, 0, 2], [0, 0, 3]]), axis=0)
+    array([0, 0, 2])
+    """
+    return _extreme("min", x, axis, keepdims)
+
+
+@delegated
+def any(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Whether an element over axes is not zero.
+
+    Follows `any` of the array API standard 2025.12. Explicitly stored zeros are zeros; NaN is not.
+
+    Parameters
+    ----------
+    x : array or sparse matrix
+        Shape (n, m) or (m,), in any container that csraxis takes; ndarrays of any shape.
+    axis : None, int or tuple of ints
+        The axes to reduce; None for all, () for none.
+    keepdims : bool
+        Keep the reduced axes, with length one.
+
+    Returns
+    -------
+    ndarray, NumPy scalar, or Dask array
+        bool. False where there are no elements.
+
+    Raises
+    ------
+    TypeError
+        For any other container.
+    numpy.exceptions.AxisError
+        For an axis that x does not have.
+    ValueError
+        For a malformed sparse matrix.
+
+    Examples
+    --------
+    >>> import csraxis as cx, scipy.sparse as sp
+    >>> cx.any(sp.csr_array([[1, 0, 2], [0, 0, 3]]), axis=0)
+    array([ True, False,  True])
+    """
+    return _truth(x, _any_of, axis, keepdims)
+
+
+@delegated
+def all(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Whether all elements over axes, the implicit zeros among them, are not zero.
+
+    Follows `all` of the array API standard 2025.12. Explicitly stored zeros are zeros; NaN is not.
+
+    Parameters
+    ----------
+    x : array or sparse matrix
+        Shape (n, m) or (m,), in any container that csraxis takes; ndarrays of any shape.
+    axis : None, int or tuple of ints
+        The axes to reduce; None for all, () for none.
+    keepdims : bool
+        Keep the reduced axes, with length one.
+
+    Returns
+    -------
+    ndarray, NumPy scalar, or Dask array
+        bool. True where there are no elements.
+
+    Raises
+    ------
+    TypeError
+        For any other container.
+    numpy.exceptions.AxisError
+        For an axis that x does not have.
+    ValueError
+        For a malformed sparse matrix.
+
+    Examples
+    --------
+    >>> import csraxis as cx, scipy.sparse as sp
+    >>> cx.all(sp.csr_array([[1, 0, 2], [0, 0, 3]]), axis=0)
+    array([False, False,  True])
+    """
+    return _truth(x, _all_of, axis, keepdims)
+
+
+@delegated
 def count_nonzero(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Any:
     """How many elements over axes are not zero.
 
@@ -231,8 +437,8 @@ def count_nonzero(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> An
 
     Parameters
     ----------
-    x : ndarray, csr/csc array or matrix, or Dask array of these
-        Shape (n, m).
+    x : array or sparse matrix
+        Shape (n, m) or (m,), in any container that csraxis takes; ndarrays of any shape.
     axis : None, int or tuple of ints
         The axes to reduce; None for all, () for none.
     keepdims : bool
@@ -259,11 +465,28 @@ def count_nonzero(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> An
     array([1, 0, 2])
     """
     result = np.dtype(np.int64)
-    return _reduce("count_nonzero", container(x), _partials.counts, _add, [_identity], axis, keepdims, result)[0]
+    return _reduce("count_nonzero", streamed(x), _partials.counts, _add, [_identity], axis, keepdims, result)[0]
+
+
+def _extreme(name: str, x: Any, axis: Axis, keepdims: bool) -> Any:
+    x = streamed(x)
+    result = _dtype(x.dtype)
+    if result.kind == "c":
+        raise TypeError(f"{name} is defined for real numbers; got x of dtype {x.dtype}")
+    axes = axes_of(axis, len(x.shape))
+    if 0 in [x.shape[one] for one in axes] and 0 not in [n for i, n in enumerate(x.shape) if i not in axes]:
+        raise ValueError(f"{name} of nothing: x has shape {x.shape}, axis is {axis}")
+    extremes = partial(_partials.extremes, name=name)
+    return _reduce(name, x, extremes, partial(merge_extremes, name=name), [_finish_extreme], axis, keepdims, result)[0]
+
+
+def _truth(x: Any, finish: Callable[[Sums], np.ndarray], axis: Axis, keepdims: bool) -> Any:
+    result = np.dtype(bool)
+    return _reduce("nonzeros", streamed(x), _partials.nonzeros, add_sums, [finish], axis, keepdims, result)[0]
 
 
 def _variances(function: str, x: Any, axis: Axis, correction: float, keepdims: bool) -> list[Any]:
-    x = container(x)
+    x = streamed(x)
     result = float_dtype(_dtype(x.dtype))
     if result.kind == "c":
         raise TypeError(f"{function} is defined for real numbers; got x of dtype {x.dtype}")
@@ -287,14 +510,33 @@ def _reduce(
     dtype: np.dtype,
 ) -> list[Any]:
     """One result for each of `finishes`, all from one pass over x."""
-    axes = axes_of(axis, x.ndim)
+    axes = axes_of(axis, len(x.shape))
+    if is_sparse(x) and x.ndim == 1:
+        rows = tuple(one + 1 for one in axes)
+        return [r[0] for r in _reduce(name, as_row(x), partial_of, combine, finishes, rows, keepdims, dtype)]
     finishes = [partial(_shape, finish=finish, axes=axes, keepdims=keepdims, dtype=dtype) for finish in finishes]
+    partial_of = partial(partial_of, axes=axes)
     if is_dask(x):
         from . import _lazy
 
-        return _lazy.reduce(name, x, partial(partial_of, axes=axes), combine, finishes, axes, keepdims, dtype)
-    merged = partial_of(x, axes=axes)
+        return _lazy.reduce(name, x, partial_of, combine, finishes, axes, keepdims, dtype)
+    if is_backed(x):
+        return _reduce_blocks(x, partial_of, combine, finishes, axes, keepdims)
+    merged = partial_of(x)
     return [finish(merged) for finish in finishes]
+
+
+def _reduce_blocks(
+    x: Any, partial_of: Callable, combine: Callable, finishes: list[Callable], axes: tuple[int, ...], keepdims: bool
+) -> list[Any]:
+    """The same of a dataset on disk, in blocks along its major axis: merged, or put one after the other."""
+    major = _backed.major_axis(x)
+    parts = map(partial_of, _backed.blocks(x))
+    if major in axes:
+        merged = reduce(lambda so_far, part: combine([so_far, part]), parts)
+        return [finish(merged) for finish in finishes]
+    finished = zip(*([finish(part) for finish in finishes] for part in parts))
+    return [np.concatenate(results, major if keepdims or not axes else 0) for results in finished]
 
 
 def _shape(merged: Any, finish: Callable, axes: tuple[int, ...], keepdims: bool, dtype: np.dtype) -> Any:
@@ -304,12 +546,28 @@ def _shape(merged: Any, finish: Callable, axes: tuple[int, ...], keepdims: bool,
     return values.reshape([n for i, n in enumerate(values.shape) if keepdims or i not in axes])[()]
 
 
+def merge_extremes(parts: list[Extremes], name: str) -> Extremes:
+    merge_two = _partials.EXTREMES[name]
+    return Extremes(reduce(merge_two, [part.values for part in parts]), _add([part.n for part in parts]))
+
+
+def _finish_extreme(extremes: Extremes) -> np.ndarray:
+    if not extremes.n and extremes.values.size:
+        raise ValueError("max or min of nothing: all chunks are empty")
+    return extremes.values
+
+
 def add_sums(parts: list[Sums]) -> Sums:
     return Sums(_add([part.total for part in parts]), _add([part.n for part in parts]))
 
 
 def _add(parts: list[Any]) -> Any:
     return reduce(np.add, parts)
+
+
+def _multiply(parts: list[np.ndarray]) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        return reduce(np.multiply, parts)
 
 
 def _merge_all(parts: list[Moments]) -> Moments:
@@ -322,6 +580,14 @@ def _identity(values: np.ndarray) -> np.ndarray:
 
 def _finish_sum(sums: Sums) -> np.ndarray:
     return sums.total
+
+
+def _any_of(nonzeros: Sums) -> np.ndarray:
+    return nonzeros.total > 0
+
+
+def _all_of(nonzeros: Sums) -> np.ndarray:
+    return nonzeros.total == nonzeros.n
 
 
 def _finish_mean(sums: Sums) -> np.ndarray:

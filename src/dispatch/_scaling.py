@@ -17,11 +17,13 @@ from ._inputs import (
     read_only,
     with_data,
 )
+from ._other import delegated
 from ._pieces import SCALE_AS, cast, check, kernel_dtype, places, row_pieces, run_rows
 
 Op = Literal["multiply", "divide"]
 
 
+@delegated
 def axis_scale(
     x: Any,
     factors: Any,
@@ -36,8 +38,8 @@ def axis_scale(
 
     Parameters
     ----------
-    x : ndarray, csr/csc array or matrix, or Dask array of these
-        Shape (n, m).
+    x : array or sparse matrix
+        Shape (n, m), in any container that csraxis takes; or (m,), whose only axis is 0.
     factors : array
         `factors[i]` applies to index i *along* `axis`: shape (n,) or (n, 1) for axis=0 (rows), (m,) or (1, m) for
         axis=1 (columns). A Dask array is accepted where x is one.
@@ -80,16 +82,16 @@ def axis_scale(
            [0. , 0. , 1.5]])
     """
     given, x = x, container(x)
-    out = x if out is given else out
-    axis = one_axis(axis)
+    out = own_buffer(given, x, out)
+    if x.ndim not in (1, 2):
+        raise ValueError(f"x must be 2-D or 1-D, got shape {x.shape}")
+    axis = one_axis(axis, x.ndim)
     if op not in ("multiply", "divide"):
         raise ValueError(f'op must be "multiply" or "divide", got {op!r}')
     if zero_division not in ("ieee", "one"):
         raise ValueError(f'zero_division must be "ieee" or "one", got {zero_division!r}')
     if zero_division == "one" and op != "divide":
         raise ValueError('zero_division="one" needs op="divide"')
-    if x.ndim != 2:
-        raise ValueError(f"x must be 2-D, got shape {x.shape}")
     if is_dask(x):
         from . import _lazy
 
@@ -153,12 +155,10 @@ def _scale_complex(c: Compressed, factors: np.ndarray, axis: int, divide: bool, 
 
 
 def scale_dense(x: np.ndarray, factors: np.ndarray, axis: int, op: Op, dtype: np.dtype, out: Any) -> np.ndarray:
-    if out is not None and out is not x:
-        raise ValueError("out must be x itself, or None")
     if out is not None and (x.dtype != dtype or not x.flags.writeable):
         raise ValueError(f"out must be writable and of dtype {dtype}; x has dtype {x.dtype}")
     result = x if out is not None else np.empty(x.shape, dtype)
-    factors = factors[:, None] if axis == 0 else factors
+    factors = factors[:, None] if axis == 0 and x.ndim == 2 else factors
     if dtype.kind == "f":
         factors = factors.astype(float)
     # Block by block: products are formed in float64 without a temporary of the size of x.
@@ -171,12 +171,21 @@ def scale_dense(x: np.ndarray, factors: np.ndarray, axis: int, op: Op, dtype: np
     return result
 
 
+def own_buffer(given: Any, x: Any, out: Any) -> Any:
+    """`out`, if it is what was given as x and still is; else ValueError."""
+    if out is None:
+        return None
+    if out is not given:
+        raise ValueError("out must be x itself, or None")
+    if x is not given and not isinstance(given, np.ndarray):
+        raise ValueError(f"out=x needs a csr or csc matrix, or an ndarray; got {type(given).__name__}")
+    return x
+
+
 def check_out(c: Compressed, x: Any, out: Any, dtype: np.dtype) -> None:
     """ValueError unless `out` is None, or x itself with a buffer that can hold the result."""
     if out is None:
         return
-    if out is not x:
-        raise ValueError("out must be x itself, or None")
     if c.source is not x:
         raise ValueError("out=x needs x without duplicates and with sorted indices: call x.sum_duplicates() first")
     if x.data.dtype != dtype:
@@ -193,10 +202,11 @@ def as_factors(factors: Any, shape: tuple[int, ...], axis: int) -> np.ndarray:
     if not arraylike or isinstance(factors, np.ma.MaskedArray):
         raise TypeError(f"factors must be an array of shape ({shape[axis]},); got {type(factors).__name__}")
     factors = np.asarray(factors)
-    column = (shape[axis], 1) if axis == 0 else (1, shape[axis])
-    if factors.shape not in ((shape[axis],), column):
+    n = shape[axis]
+    allowed = [(n,), (n, 1) if axis == 0 else (1, n)][: len(shape)]
+    if factors.shape not in allowed:
         raise ValueError(
-            f"factors must have shape ({shape[axis]},) or {column} for axis={axis} of x with shape {shape}; "
+            f"factors must have shape {' or '.join(map(str, allowed))} for axis={axis} of x with shape {shape}; "
             f"got {factors.shape}"
         )
     return factors.ravel()

@@ -41,8 +41,11 @@ cpu: str = "generic" if _level == "base" else f"x86-64-{_level}"
 check_indices = _kernels.check_indices
 count_major = _kernels.count_major
 count_minor = _kernels.count_minor
+expm1 = _kernels.expm1
+gram_major = _kernels.gram_major
 is_canonical = _kernels.is_canonical
 log1p = _kernels.log1p
+match_major = _kernels.match_major
 moments_major = _kernels.moments_major
 moments_minor = _kernels.moments_minor
 normalize_major = _kernels.normalize_major

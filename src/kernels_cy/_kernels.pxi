@@ -122,6 +122,28 @@ cdef inline float_t log1p_value(float_t x) noexcept nogil:
     return x if x == <float_t>INFINITY else y
 
 
+# exp(x) - 1 = 2^k (p + 1) - 1, where x = k ln 2 + r with |r| <= ln(2) / 2 and p = exp(r) - 1, by its Taylor series (the
+# terms left out are below 2^-56 of p). In float64 for both types. Half of 2^k is used, because 2^1024 is infinite;
+# adding 1.5 * 2^52 rounds to the integer k, which is then in the low bits. At most 2 ulp.
+
+cdef inline float_t expm1_value(float_t value) noexcept nogil:
+    cdef double x, t, k, r, p, half, y
+    x = <double>value
+    x = x if x > -60 else -60
+    x = x if x < 710 else 710
+    t = x * 1.4426950408889634 + 6755399441055744.0
+    k = t - 6755399441055744.0
+    half = csraxis_from_bits_f64((csraxis_bits_f64(t) + <uint64_t>1022) << 52)
+    r = (x - k * 0.6931471803691238) - k * 1.9082149292705877e-10
+    p = r * (1 / 720.0 + r * (1 / 5040.0 + r * (1 / 40320.0 + r * (1 / 362880.0 + r * (1 / 3628800.0
+             + r * (1 / 39916800.0 + r * (1 / 479001600.0 + r * (1 / 6227020800.0))))))))
+    p = r + r * r * (0.5 + r * (1 / 6.0 + r * (1 / 24.0 + r * (1 / 120.0 + p))))
+    y = half * p + (half - 0.5)
+    y = y + y
+    y = <double>value if -1e-18 < value < 1e-18 else y
+    return <float_t>(y if value == value else <double>value)
+
+
 cdef inline bint any_outside(const index_t* indices, Py_ssize_t n, Py_ssize_t n_minor) noexcept nogil:
     """Whether one of indices[:n] is not in [0, n_minor)."""
     cdef Py_ssize_t k
@@ -403,6 +425,55 @@ def log1p(const float_t[::1] data not None, Py_ssize_t start, Py_ssize_t stop, f
     with nogil:
         for k in range(stop - start):
             to[k] = log1p_value(value[k])
+
+
+def expm1(const float_t[::1] data not None, Py_ssize_t start, Py_ssize_t stop, float_t[::1] out not None):
+    """out[k] = exp(data[k]) - 1 for k in [start, stop)"""
+    cdef Py_ssize_t k
+    cdef const float_t* value = &data[0] + start
+    cdef float_t* to = &out[0] + start
+    with nogil:
+        for k in range(stop - start):
+            to[k] = expm1_value(value[k])
+
+
+def match_major(const index_t[::1] indices not None, const int64_t[::1] indptr not None,
+                Py_ssize_t start, Py_ssize_t stop, const index_t[::1] other_indices not None,
+                const int64_t[::1] other_indptr not None, int64_t[::1] out not None):
+    """out[k] = where the same row of the other matrix has indices[k], or -1; both are canonical"""
+    cdef Py_ssize_t i, k, m, end
+    with nogil:
+        for i in range(start, stop):
+            m = other_indptr[i]
+            end = other_indptr[i + 1]
+            for k in range(indptr[i], indptr[i + 1]):
+                while m < end and other_indices[m] < indices[k]:
+                    m += 1
+                out[k] = m if m < end and other_indices[m] == indices[k] else -1
+
+
+def gram_major(const value_t[::1] data not None, const index_t[::1] indices not None,
+               const int64_t[::1] indptr not None, Py_ssize_t start, Py_ssize_t stop, double[:, ::1] out not None):
+    """out[indices[k], indices[m]] += data[k] * data[m] for k <= m in rows [start, stop); returns as sum_minor"""
+    cdef Py_ssize_t n_minor = out.shape[0], i, k, m, n, bad = -1
+    cdef const index_t* index
+    cdef const value_t* value
+    cdef double v
+    cdef double* products
+    with nogil:
+        for i in range(start, stop):
+            n = indptr[i + 1] - indptr[i]
+            index = &indices[0] + indptr[i]
+            value = &data[0] + indptr[i]
+            if any_outside(index, n, n_minor):
+                bad = first_outside(&indices[0], indptr[i], indptr[i + 1], n_minor)
+                break
+            for k in range(n):
+                v = <double>value[k]
+                products = &out[0, 0] + <Py_ssize_t>index[k] * n_minor
+                for m in range(k, n):
+                    products[index[m]] += v * <double>value[m]
+    return bad
 
 
 def normalize_major(const float_t[::1] data not None, const int64_t[::1] indptr not None,

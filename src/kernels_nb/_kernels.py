@@ -70,6 +70,24 @@ def _overload_log1p_value(x):
     return lambda x: _log1p_f64(x)
 
 
+@_kernel
+def _expm1_f64(value):
+    """See expm1_value in ../kernels_cy/_kernels.pxi."""
+    x = value if value > -60 else -60.0
+    x = x if x < 710 else 710.0
+    t = x * 1.4426950408889634 + 6755399441055744.0
+    k = t - 6755399441055744.0
+    half = np.uint64((np.float64(t).view(np.uint64) + np.uint64(1022)) << np.uint64(52)).view(np.float64)
+    r = (x - k * 0.6931471803691238) - k * 1.9082149292705877e-10
+    p = r * (1 / 720.0 + r * (1 / 5040.0 + r * (1 / 40320.0 + r * (1 / 362880.0 + r * (1 / 3628800.0
+             + r * (1 / 39916800.0 + r * (1 / 479001600.0 + r * (1 / 6227020800.0))))))))  # fmt: skip
+    p = r + r * r * (0.5 + r * (1 / 6.0 + r * (1 / 24.0 + r * (1 / 120.0 + p))))
+    y = half * p + (half - 0.5)
+    y = y + y
+    y = value if -1e-18 < value < 1e-18 else y
+    return y if value == value else value
+
+
 def _sum(row):
     """Sum of a row: floats in lanes, integers in int64."""
     raise NotImplementedError
@@ -255,6 +273,47 @@ def log1p(data, start, stop, out):
         _copy(data[first:last], to)
         for k in range(to.shape[0]):
             to[k] = _log1p_value(to[k])
+
+
+@_kernel
+def expm1(data, start, stop, out):
+    """out[k] = exp(data[k]) - 1 for k in [start, stop)"""
+    for first in range(start, stop, 4096):
+        last = min(first + 4096, stop)
+        to = out[first:last]
+        _copy(data[first:last], to)
+        for k in range(to.shape[0]):
+            to[k] = _expm1_f64(np.float64(to[k]))
+
+
+@_kernel
+def match_major(indices, indptr, start, stop, other_indices, other_indptr, out):
+    """out[k] = where the same row of the other matrix has indices[k], or -1; both are canonical"""
+    for i in range(start, stop):
+        m = other_indptr[i]
+        end = other_indptr[i + 1]
+        for k in range(indptr[i], indptr[i + 1]):
+            while m < end and other_indices[m] < indices[k]:
+                m += 1
+            out[k] = m if m < end and other_indices[m] == indices[k] else -1
+
+
+@_kernel
+def gram_major(data, indices, indptr, start, stop, out):
+    """out[indices[k], indices[m]] += data[k] * data[m] for k <= m in rows [start, stop); returns as sum_minor"""
+    n_minor = out.shape[0]
+    for i in range(start, stop):
+        lo, hi = indptr[i], indptr[i + 1]
+        row, index = data[lo:hi], indices[lo:hi]
+        bad = _first_outside(indices, lo, hi, n_minor)
+        if bad >= 0:
+            return bad
+        for k in range(row.shape[0]):
+            v = np.float64(row[k])
+            products = out[np.uint64(index[k])]
+            for m in range(k, row.shape[0]):
+                products[np.uint64(index[m])] += v * np.float64(row[m])
+    return -1
 
 
 @_kernel

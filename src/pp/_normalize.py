@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..dispatch import _blocks
-from ..dispatch._elementwise import log1p_to
+from ..dispatch._elementwise import apply
 from ..dispatch._inputs import check_all_indices, compressed, container, is_dask, is_sparse
 from ..dispatch._normalize import check_target, median_of_positive, normalize_to, row_totals
 from ..dispatch._pieces import places
@@ -299,7 +299,7 @@ def _logged(x: Any, base: float | None, in_place: bool = False) -> Any:
 
         return _lazy.map_chunks(partial(_logged, base=base), "pp_log1p", x, dtype)
     x = container(x)  # a chunk may be np.matrix
-    return _change_base(log1p_to(x, dtype, x if in_place else None), base)
+    return _change_base(apply("log1p", x, dtype, x if in_place else None), base)
 
 
 def _change_base(x: Any, base: float | None) -> Any:

@@ -1,0 +1,197 @@
+"""Products and quotients, element by element."""
+
+from typing import Any
+
+import numpy as np
+
+from . import _partials
+from ._config import kernels
+from ._inputs import (
+    Compressed,
+    check_all_indices,
+    compressed,
+    container,
+    is_dask,
+    is_sparse,
+    native,
+    read_only,
+    with_data,
+)
+from ._other import delegated
+from ._pieces import places, run_rows
+from ._scaling import scale_sparse
+
+OPS = {"multiply": np.multiply, "divide": np.divide}
+PAIRS = (
+    "accepted: sparse with a scalar, a broadcast vector, or a dense or sparse array of its shape; "
+    "dense with dense or a scalar; Dask arrays of these"
+)
+
+
+@delegated
+def multiply(x1: Any, x2: Any, /) -> Any:
+    """Product, element by element.
+
+    Follows `multiply` of the array API standard 2025.12, with NumPy's type promotion; Python scalars are weak.
+
+    Parameters
+    ----------
+    x1, x2 : scalar, array or sparse matrix
+        In any container that csraxis takes. With a sparse one of shape (n, m) goes a scalar, a vector of shape (m,),
+        (1, m) or (n, 1), or a dense or sparse array of shape (n, m).
+
+    Returns
+    -------
+    The class and format of the first sparse operand, else ndarray; a Dask array if one operand is one
+        Implicit zeros stay zero, also times inf or NaN.
+
+    Raises
+    ------
+    TypeError
+        For any other pair of containers.
+    ValueError
+        If the shapes do not broadcast to that of the sparse operand, or a matrix is malformed.
+
+    Examples
+    --------
+    >>> import csraxis as cx, numpy as np, scipy.sparse as sp
+    >>> x = sp.csr_array([[1, 0, 2], [0, 0, 3]])
+    >>> cx.multiply(x, np.array([[10], [100]])).toarray()
+    array([[ 10,   0,  20],
+           [  0,   0, 300]])
+    """
+    return binary("multiply", x1, x2)
+
+
+@delegated
+def divide(x1: Any, x2: Any, /) -> Any:
+    """Quotient, element by element.
+
+    Follows `divide` of the array API standard 2025.12, with NumPy's type promotion; Python scalars are weak. Division
+    by zero gives inf or NaN without a warning.
+
+    Parameters
+    ----------
+    x1, x2 : scalar, array or sparse matrix
+        In any container that csraxis takes. With a sparse one of shape (n, m) goes a scalar, a vector of shape (m,),
+        (1, m) or (n, 1), or a dense or sparse array of shape (n, m).
+
+    Returns
+    -------
+    The class and format of a sparse x1 of shape (n, m), else ndarray; a Dask array if one operand is one
+        A sparse x1 keeps its implicit zeros, also over zero or NaN. Over a sparse x2, a dense x1 or a scalar gives a
+        dense result, and IEEE holds everywhere.
+
+    Raises
+    ------
+    TypeError
+        For any other pair of containers.
+    ValueError
+        If the shapes do not broadcast to that of the sparse operand, or a matrix is malformed.
+
+    Examples
+    --------
+    >>> import csraxis as cx, numpy as np, scipy.sparse as sp
+    >>> x = sp.csr_array([[1, 0, 2], [0, 0, 3]])
+    >>> cx.divide(x, 2).toarray()
+    array([[0.5, 0. , 1. ],
+           [0. , 0. , 1.5]])
+    >>> cx.divide(6, x)
+    array([[ 6., inf,  3.],
+           [inf, inf,  2.]])
+    """
+    return binary("divide", x1, x2)
+
+
+def is_scalar(x: Any) -> bool:
+    """Whether x is a number: a Python one is weak in promotion, a NumPy one is not."""
+    return isinstance(x, bool | int | float | complex | np.generic) or (isinstance(x, np.ndarray) and x.ndim == 0)
+
+
+def binary(name: str, x1: Any, x2: Any) -> Any:
+    number = bool | int | float | complex
+    x1, x2 = (x if isinstance(x, number) else container(x, f"x{i}") for i, x in ((1, x1), (2, x2)))
+    if is_dask(x1) or is_dask(x2):
+        from . import _lazy
+
+        return _lazy.binary(name, x1, x2)
+    if all(is_scalar(x) and not isinstance(x, np.ndarray) for x in (x1, x2)):
+        raise TypeError(f"{name} needs at least one array; {PAIRS}; got {type(x1).__name__} and {type(x2).__name__}")
+    if is_sparse(x1) and is_sparse(x2):
+        if x1.shape == x2.shape:
+            return _sparse_pair(name, x1, x2)
+        if x1.shape == np.broadcast_shapes(x1.shape, x2.shape):
+            x2 = _partials.to_ndarray(x2)
+        else:
+            x1 = _partials.to_ndarray(x1)
+    if is_sparse(x2):
+        check_shape(name, x2, x1)
+        if name == "multiply":
+            return _sparse_with("multiply", x2, x1)
+        x2 = _partials.to_ndarray(x2)
+    elif is_sparse(x1):
+        check_shape(name, x1, x2)
+        return _sparse_with(name, x1, x2)
+    return apply(name, x1, x2)
+
+
+def apply(name: str, x1: Any, x2: Any) -> Any:
+    """NumPy's, of dense arrays and scalars."""
+    with np.errstate(all="ignore"):
+        return OPS[name](x1, x2)
+
+
+def check_shape(name: str, x: Any, other: Any) -> None:
+    """ValueError unless `other` broadcasts to the shape of the sparse x."""
+    shape = getattr(other, "shape", ())
+    if len(shape) > x.ndim or any(n not in (1, of) for n, of in zip(shape[::-1], x.shape[::-1])):
+        raise ValueError(f"{name}: an operand of shape {shape} does not broadcast to the sparse one's shape {x.shape}")
+
+
+def _sparse_with(name: str, x: Any, other: Any) -> Any:
+    """A sparse x times or over a scalar, a vector or a dense array."""
+    c = compressed(x)
+    divide = name == "divide"
+    if np.size(other) == 1:
+        scalar = other if is_scalar(other) else other.ravel()[0]
+        with np.errstate(all="ignore"):
+            return with_data(c, OPS[name](c.data, scalar))
+    dtype = OPS[name](np.empty(0, c.data.dtype), np.empty(0, other.dtype)).dtype
+    vector = other.ndim == 1 or 1 in other.shape
+    if vector and dtype.kind in "iuf" and other.dtype.kind != "c":
+        axis = 0 if x.ndim == 1 or other.shape[-1] == 1 else 1
+        return scale_sparse(c, other.ravel(), axis, divide, dtype)
+    return _with_dense(c, name, np.broadcast_to(other, x.shape), dtype)
+
+
+def _with_dense(c: Compressed, name: str, other: np.ndarray, dtype: np.dtype) -> Any:
+    """The stored values with the elements of a dense array at their places, block by block."""
+    check_all_indices(c)
+    data = np.empty(len(c.data), dtype)
+    for lo, hi, rows, columns in places(c):
+        with np.errstate(all="ignore"):
+            OPS[name](c.data[lo:hi], other[rows, columns], out=data[lo:hi])
+    return with_data(c, data)
+
+
+def _sparse_pair(name: str, x1: Any, x2: Any) -> Any:
+    """Two sparse matrices of one shape: a product has the entries that both have, a quotient those of x1."""
+    dtype = OPS[name](np.empty(0, x1.dtype), np.empty(0, x2.dtype)).dtype
+    a, b = (compressed(x, canonical=True, name=f"x{i}") for i, x in ((1, x1), (2, x2)))
+    for c in (a, b):
+        check_all_indices(c)
+    if a.major != b.major:
+        b = compressed(native(b).asformat(x1.format), canonical=True)
+    where = np.empty(len(a.data), np.int64)
+    kernel = kernels()
+    b_indices = read_only(b.indices.astype(a.indices.dtype, copy=False))
+    run_rows(a, lambda start, stop: kernel.match_major(a.indices, a.indptr, start, stop, b_indices, b.indptr, where))
+    found = where >= 0
+    with np.errstate(all="ignore"):
+        if name == "multiply":
+            data = OPS[name](a.data[found], b.data[where[found]]).astype(dtype, copy=False)
+            indptr = np.concatenate(([0], np.cumsum(found)))[a.indptr]
+            return with_data(a._replace(indices=a.indices[found], indptr=indptr), data)
+        others = np.zeros(len(a.data), b.data.dtype)
+        others[found] = b.data[where[found]]
+        return with_data(a, OPS[name](a.data, others).astype(dtype, copy=False))
