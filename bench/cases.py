@@ -99,6 +99,48 @@ def _log_normalized(x: sparse.csr_matrix) -> sparse.csr_matrix:
     return _with_data(x, np.log1p(data, out=data))
 
 
+def _max_of_columns(x: sparse.csr_matrix) -> np.ndarray:
+    # counts are not negative: an implicit zero is never larger
+    out = np.zeros(x.shape[1])
+    np.maximum.at(out, x.indices, x.data)
+    return out
+
+
+def _logged(x: sparse.csr_matrix) -> sparse.csr_matrix:
+    return _with_data(x, np.log1p(x.data))
+
+
+def _every_third(x: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Every third stored value, as its position in the matrix."""
+    kept = np.arange(0, x.nnz, 3)
+    indptr = np.searchsorted(kept, x.indptr)
+    return sparse.csr_matrix(((kept % 1000 + 1).astype(x.dtype), x.indices[::3], indptr), shape=x.shape)
+
+
+def _common_product(x: sparse.csr_matrix, other: sparse.csr_matrix) -> sparse.csr_matrix:
+    return _with_data(other, x.data[::3].astype(np.float64) * other.data)
+
+
+def _commonest_columns(x: sparse.csr_matrix) -> sparse.csr_matrix:
+    """The 2,000 columns with most stored values, as after gene selection."""
+    stored = np.bincount(x.indices, minlength=x.shape[1])
+    kept = np.sort(np.argsort(stored, kind="stable")[-2000:])
+    place = np.full(x.shape[1], -1, x.indices.dtype)
+    place[kept] = np.arange(len(kept))
+    inside = place[x.indices] >= 0
+    indptr = np.concatenate(([0], np.cumsum(inside)))[x.indptr]
+    return sparse.csr_matrix((x.data[inside], place[x.indices[inside]], indptr), shape=(x.shape[0], len(kept)))
+
+
+def _products_of_columns(x: sparse.csr_matrix) -> np.ndarray:
+    x = _commonest_columns(x)
+    out = np.zeros((x.shape[1], x.shape[1]))
+    for start in range(0, x.shape[0], 4096):
+        rows = x[start : start + 4096].toarray().astype(np.float64)
+        out += rows.T @ rows
+    return out
+
+
 def _as_anndata(x: sparse.csr_matrix) -> AnnData:
     import anndata
 
@@ -146,6 +188,33 @@ CASES = (
         "mean and variance of each row (axis=1)",
         reference=lambda x: _exact_mean_var(x, axis=1),
         ideal_bytes=_value_bytes,
+    ),
+    Case(
+        "max-columns",
+        "largest value of each column (axis=0)",
+        reference=_max_of_columns,
+        ideal_bytes=_entry_bytes,
+    ),
+    Case(
+        "expm1",
+        "exp(x) - 1 of logged counts",
+        reference=lambda x: _with_data(x, np.expm1(np.log1p(x.data).astype(np.float64))),
+        ideal_bytes=_rewrite_and_index_bytes,
+        wrap=_logged,
+    ),
+    Case(
+        "multiply-sparse",
+        "times a matrix with a third of the entries",
+        reference=_common_product,
+        ideal_bytes=lambda x: 2 * _entry_bytes(x),
+        extra=lambda x: (_every_third(x),),
+    ),
+    Case(
+        "gram",
+        "x.T @ x of the 2,000 commonest columns, in float64",
+        reference=_products_of_columns,
+        ideal_bytes=_entry_bytes,
+        wrap=_commonest_columns,
     ),
     Case(
         "normalize-log1p",

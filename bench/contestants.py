@@ -104,6 +104,30 @@ def _csraxis_mean_var(x: Matrix, *, axis: Axis) -> MeanVar:
     return cx.mean_var(x, axis=axis)
 
 
+def _csraxis_max(x: Matrix) -> np.ndarray:
+    import csraxis as cx
+
+    return cx.max(x, axis=0)
+
+
+def _csraxis_expm1(x: Matrix) -> Matrix:
+    import csraxis as cx
+
+    return cx.expm1(x)
+
+
+def _csraxis_multiply(x: Matrix, other: Matrix) -> Matrix:
+    import csraxis as cx
+
+    return cx.multiply(x, other)
+
+
+def _csraxis_gram(x: Matrix) -> np.ndarray:
+    import csraxis as cx
+
+    return cx.gram(x)
+
+
 def _csraxis_normalize(x: Matrix) -> Matrix:
     import csraxis as cx
 
@@ -144,6 +168,11 @@ def _scipy_normalize(x: Matrix) -> Matrix:
     x.data *= np.repeat(factors, np.diff(x.indptr))
     np.log1p(x.data, out=x.data)
     return x
+
+
+def _scipy_gram(x: Matrix) -> np.ndarray:
+    x = x.astype(np.float64)
+    return (x.T @ x).toarray()
 
 
 def _diags_rows(x: Matrix, factors: np.ndarray) -> Matrix:
@@ -204,6 +233,12 @@ def _fau_sum(x: Matrix, *, axis: Axis, dtype: type | None = None) -> np.ndarray:
     return stats.sum(x, axis=axis, dtype=dtype)
 
 
+def _fau_max(x: Matrix) -> np.ndarray:
+    from fast_array_utils import stats
+
+    return stats.max(x, axis=0)
+
+
 def _fau_mean_var(x: Matrix, *, axis: Axis) -> MeanVar:
     from fast_array_utils import stats
 
@@ -217,6 +252,10 @@ _CSRAXIS: dict[str, Callable[..., Any]] = {
     "scale-columns": partial(_csraxis_scale, axis=1),
     "mean-var-columns": partial(_csraxis_mean_var, axis=0),
     "mean-var-rows": partial(_csraxis_mean_var, axis=1),
+    "max-columns": _csraxis_max,
+    "expm1": _csraxis_expm1,
+    "multiply-sparse": _csraxis_multiply,
+    "gram": _csraxis_gram,
     "normalize-log1p": _csraxis_normalize,
     "normalize-log1p-anndata": _csraxis_anndata,
 }
@@ -235,6 +274,10 @@ CONTESTANTS = (
             "scale-columns": _scipy_scale_columns,
             "mean-var-columns": partial(_scipy_mean_var, axis=0),
             "mean-var-rows": partial(_scipy_mean_var, axis=1),
+            "max-columns": lambda x: x.max(axis=0).toarray().ravel(),
+            "expm1": lambda x: x.expm1(),
+            "multiply-sparse": lambda x, other: x.multiply(other),
+            "gram": _scipy_gram,
             "normalize-log1p": _scipy_normalize,
         },
         note="scaling on x.data in place; variance in float64 as the mean of squares minus the squared mean",
@@ -278,6 +321,7 @@ CONTESTANTS = (
         {
             "sum-rows": partial(_fau_sum, axis=1),
             "sum-columns": partial(_fau_sum, axis=0),
+            "max-columns": _fau_max,
             "mean-var-columns": partial(_fau_mean_var, axis=0),
             "mean-var-rows": partial(_fau_mean_var, axis=1),
         },

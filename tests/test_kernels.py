@@ -117,6 +117,8 @@ def calls(name, dtype, index, special, start, stop):
         "is_canonical": [(indices, indptr, start, stop)],
         "sum_major": [(data, indptr, start, stop, np.full(n, 7, acc))],
         "sum_minor": [(data, indices, indptr, start, stop, np.full(N_MINOR, 7, acc))],
+        "fold_major": [(data, indptr, start, stop, op, np.full(n, 1, acc)) for op in range(3)],
+        "fold_minor": [(data, indices, indptr, start, stop, op, np.full(N_MINOR, 1, acc)) for op in range(3)],
         "count_major": [(data, indptr, start, stop, np.full(n, 7))],
         "count_minor": [(data, indices, indptr, start, stop, np.full(N_MINOR, 7))],
         "moments_major": [(data, indptr, start, stop, np.full((n, 4), 7.0))],
@@ -284,6 +286,29 @@ def test_is_canonical(kernels, index):
             assert not kernels.is_canonical(indices, indptr, row, row + 1)
             assert kernels.is_canonical(indices, indptr, 0, row)
             assert kernels.is_canonical(indices, indptr, row + 1, len(rows))
+
+
+@pytest.mark.parametrize("dtype", VALUES)
+@pytest.mark.parametrize(("start", "stop"), BLOCKS)
+@pytest.mark.parametrize(("op", "ufunc"), list(enumerate([np.maximum, np.minimum, np.multiply])))
+def test_folds(kernels, dtype, start, stop, op, ufunc):
+    found, _, out = run(kernels, "fold_major", dtype, start, stop, op)
+    indptr, data = found["indptr"], found["data"].astype(out.dtype)
+    with np.errstate(all="ignore"):
+        expected = [ufunc.reduce(data[indptr[i] : indptr[i + 1]], initial=1) for i in range(start, stop)]
+    assert bits(out + 0) == bits(np.array(expected, out.dtype) + 0)  # which of two zeros is larger is not said
+    found, expected, out = run(kernels, "fold_minor", dtype, start, stop, op)
+    used = slice(indptr[start], indptr[stop])
+    with np.errstate(all="ignore"):
+        ufunc.at(expected, found["indices"][used], data[used])
+    assert bits(out + 0) == bits(expected + 0)
+
+
+@pytest.mark.parametrize("op", [0, 1, 2])
+def test_a_nan_stays(kernels, op):
+    out = np.zeros(3)
+    kernels.fold_major(np.array([1, np.nan, 2, 3, np.nan, -1]), np.array([0, 3, 4, 6]), 0, 3, op, out)
+    assert np.isnan(out).tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize(("start", "stop"), BLOCKS)

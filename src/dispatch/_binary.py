@@ -186,12 +186,12 @@ def _sparse_pair(name: str, x1: Any, x2: Any) -> Any:
     kernel = kernels()
     b_indices = read_only(b.indices.astype(a.indices.dtype, copy=False))
     run_rows(a, lambda start, stop: kernel.match_major(a.indices, a.indptr, start, stop, b_indices, b.indptr, where))
-    found = where >= 0
+    found = np.flatnonzero(where >= 0)
+    theirs = b.data[where[found]]
     with np.errstate(all="ignore"):
         if name == "multiply":
-            data = OPS[name](a.data[found], b.data[where[found]]).astype(dtype, copy=False)
-            indptr = np.concatenate(([0], np.cumsum(found)))[a.indptr]
-            return with_data(a._replace(indices=a.indices[found], indptr=indptr), data)
+            data = OPS[name](a.data[found], theirs).astype(dtype, copy=False)
+            return with_data(a._replace(indices=a.indices[found], indptr=np.searchsorted(found, a.indptr)), data)
         others = np.zeros(len(a.data), b.data.dtype)
-        others[found] = b.data[where[found]]
+        others[found] = theirs
         return with_data(a, OPS[name](a.data, others).astype(dtype, copy=False))

@@ -45,6 +45,14 @@ class Kernels(Protocol):
         """out[indices[k]] += data[k] for k in [indptr[start], indptr[stop]); -1, or the position of a bad index"""
 
     @staticmethod
+    def fold_major(data: Values, indptr: Indptr, start: int, stop: int, op: int, out: Values) -> None:
+        """out[i - start] = op(that, data[k]) for k in row i, i in [start, stop); op: 0 max, 1 min, 2 product"""
+
+    @staticmethod
+    def fold_minor(data: Values, indices: Indices, indptr: Indptr, start: int, stop: int, op: int, out: Values) -> int:
+        """out[indices[k]] = op(that, data[k]), op as in fold_major; k as in sum_minor, returns as there"""
+
+    @staticmethod
     def count_major(data: Values, indptr: Indptr, start: int, stop: int, out: Values) -> None:
         """out[i - start] = count(data[indptr[i]:indptr[i+1]] != 0) for i in [start, stop)"""
 

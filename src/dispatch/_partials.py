@@ -11,7 +11,7 @@ import numpy as np
 
 from . import _blocks, _moments
 from ._config import kernels
-from ._inputs import Compressed, check_all_indices, compressed, container, is_sparse, native, read_only
+from ._inputs import Compressed, compressed, container, is_sparse, native, read_only
 from ._moments import Moments
 from ._pieces import (
     COUNT_AS,
@@ -22,6 +22,7 @@ from ._pieces import (
     flat_pieces,
     kernel_dtype,
     minor_blocks,
+    places,
     row_pieces,
     run_rows,
 )
@@ -44,6 +45,8 @@ class Extremes(NamedTuple):
 
 
 EXTREMES = {"max": np.maximum, "min": np.minimum}
+# In the order of the codes that kernels know them by.
+FOLDS = ("max", "min", "product")
 
 
 def n_reduced(shape: tuple[int, ...], axes: Axes) -> int:
@@ -158,42 +161,50 @@ def products(x: Any, axes: Axes, dtype: np.dtype) -> np.ndarray:
     """Products over axes of the values, cast to `dtype` first, in float64, int64, uint64 or complex128."""
     x = container(x)
     acc = sum_dtype(dtype)
-    with np.errstate(all="ignore"):
-        if is_dense(x, axes):
+    if is_dense(x, axes):
+        with np.errstate(all="ignore"):
             return np.asarray(np.prod(to_ndarray(x).astype(dtype, copy=False), axis=axes, dtype=acc, keepdims=True))
-        c = compressed(x, canonical=True)
-        full = _entries(c, axes) == n_reduced(x.shape, axes)
-
-        def times_zeros(values: np.ndarray, of: np.ndarray) -> np.ndarray:
-            # Before they are multiplied: a product that overflows is not an infinite factor.
-            return values if full.all() else np.where(full[of], values, values * acc.type(0))
-
-        return keep_axes(_fold(c, axes, np.multiply, full.astype(acc), (dtype, acc), times_zeros), axes)
+    c = compressed(x, canonical=True)
+    # The implicit zeros first: an infinite factor then gives NaN, and a product that only overflows does not.
+    out = np.where(_entries(c, axes) == n_reduced(x.shape, axes), acc.type(1), acc.type(0))
+    if dtype.kind != "c":
+        return keep_axes(_fold(c, axes, "product", out.view("i8" if acc.kind == "u" else acc), dtype), axes).view(acc)
+    for lo, hi, *place in places(c):
+        which = place[1 - axes[0]] if len(axes) == 1 else np.zeros(hi - lo, int)
+        with np.errstate(all="ignore"):
+            np.multiply.at(out, which, c.data[lo:hi].astype(dtype, copy=False))
+    return keep_axes(out, axes)
 
 
 def extremes(x: Any, axes: Axes, name: str) -> Extremes:
-    """The largest or smallest elements, the implicit zeros included; nothing gives what never wins."""
+    """The largest or smallest elements, the implicit zeros included; of nothing, the value that never wins."""
     x = container(x)
     dtype = x.dtype.newbyteorder("=")
-    ufunc, n = EXTREMES[name], n_reduced(x.shape, axes)
-    if dtype.kind == "f":
-        never = -np.inf if name == "max" else np.inf
-    else:
-        limits = (False, True) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-        never = limits[name == "min"]
-    with np.errstate(all="ignore"):
-        if is_dense(x, axes):
-            values = ufunc.reduce(to_ndarray(x), axis=axes, keepdims=True, initial=never, dtype=dtype)
-        else:
-            c = compressed(x, canonical=True)
-            start = np.full(_n_results(c, axes), never, dtype)
-            start[_entries(c, axes) < n] = 0
-            values = keep_axes(_fold(c, axes, ufunc, start, (dtype,)), axes)
+    n = n_reduced(x.shape, axes)
+    never = _never_wins(name, dtype)
+    if is_dense(x, axes):
+        values = EXTREMES[name].reduce(to_ndarray(x), axis=axes, keepdims=True, initial=never, dtype=dtype)
         return Extremes(values + dtype.type(0), n)
+    c = compressed(x, canonical=True)
+    entries = _entries(c, axes)
+    start = np.full(len(entries), never, dtype)
+    start[entries < n] = 0
+    if dtype == np.uint64:  # as signed numbers in the same order
+        top = np.uint64(1 << 63)
+        c = c._replace(data=read_only((c.data.astype(dtype) ^ top).view(np.int64)))
+        values = _fold(c, axes, name, (start ^ top).view(np.int64), np.dtype(np.int64)).view(dtype) ^ top
+    else:
+        values = _fold(c, axes, name, start.astype(float if dtype.kind == "f" else np.int64), dtype).astype(dtype)
+    return Extremes(keep_axes(values + dtype.type(0), axes), n)
 
 
-def _n_results(c: Compressed, axes: Axes) -> int:
-    return 1 if len(axes) == 2 else c.n_minor if axes == (c.major,) else c.n_major
+def _never_wins(name: str, dtype: np.dtype) -> Any:
+    """What every value of the type is larger (max) or smaller (min) than, or equal to."""
+    if dtype.kind == "f":
+        return -np.inf if name == "max" else np.inf
+    if dtype.kind == "b":
+        return name == "min"
+    return np.iinfo(dtype).min if name == "max" else np.iinfo(dtype).max
 
 
 def _entries(c: Compressed, axes: Axes) -> np.ndarray:
@@ -202,32 +213,32 @@ def _entries(c: Compressed, axes: Axes) -> np.ndarray:
         return np.array([len(c.data)])
     if axes == (1 - c.major,):
         return np.diff(c.indptr)
-    check_all_indices(c)
     out = np.zeros(c.n_minor, np.int64)
+    ones = read_only(np.ones(_blocks.CAST_STEP, np.uint8))
+    kernel = kernels()
     for lo, hi in _blocks.split_flat(len(c.data), _blocks.CAST_STEP):
-        np.add.at(out, c.indices[lo:hi], 1)
+        one_row = read_only(np.array([0, hi - lo]))
+        check(c, lo, kernel.count_minor(ones, c.indices[lo:hi], one_row, 0, 1, out))
     return out
 
 
-def _fold(
-    c: Compressed,
-    axes: Axes,
-    ufunc: np.ufunc,
-    out: np.ndarray,
-    dtypes: tuple[np.dtype, ...],
-    prepare: Callable[[np.ndarray, np.ndarray], np.ndarray] = lambda values, of: values,
-) -> np.ndarray:
-    """out[r] = ufunc(out[r], v) for each stored value v of result r, in their order; NumPy's loops."""
-    c = as_one_row(c) if len(axes) == 2 else c
-    for p in row_pieces(c, 0, c.n_major, *dtypes):
-        if axes == (c.major,):
-            ufunc.at(out, p.indices, prepare(p.data, p.indices))
+def _fold(c: Compressed, axes: Axes, op: str, out: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """out[r] = op(out[r], v) for each stored value v of result r, in their order and cast to `dtype`."""
+    steps = (dtype, kernel_dtype(dtype, SUM_AS))
+    kernel, code = kernels(), FOLDS.index(op)
+    if axes == (1 - c.major,):
+
+        def rows(start: int, stop: int) -> None:
+            for p in row_pieces(c, start, stop, *steps):
+                kernel.fold_major(p.data, p.indptr, 0, p.n, code, out[p.first : p.first + p.n])
+
+        run_rows(c, rows)
+        return out
+    for p in flat_pieces(c, 0, c.n_major, *steps):
+        if len(axes) == 2:
+            kernel.fold_major(p.data, p.indptr, 0, 1, code, out)
         else:
-            lengths = np.diff(p.indptr)
-            rows = np.flatnonzero(lengths) + p.first if len(axes) == 1 else np.zeros(np.count_nonzero(lengths), int)
-            values = prepare(p.data, np.repeat(rows, lengths[lengths > 0]))
-            if len(rows):
-                ufunc.at(out, rows, ufunc.reduceat(values, p.indptr[:-1][lengths > 0]))
+            check(c, p.lo, kernel.fold_minor(p.data, p.indices, p.indptr, 0, 1, code, out))
     return out
 
 

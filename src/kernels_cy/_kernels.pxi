@@ -123,25 +123,36 @@ cdef inline float_t log1p_value(float_t x) noexcept nogil:
 
 
 # exp(x) - 1 = 2^k (p + 1) - 1, where x = k ln 2 + r with |r| <= ln(2) / 2 and p = exp(r) - 1, by its Taylor series (the
-# terms left out are below 2^-56 of p). In float64 for both types. Half of 2^k is used, because 2^1024 is infinite;
-# adding 1.5 * 2^52 rounds to the integer k, which is then in the low bits. At most 2 ulp.
+# terms left out are below a tenth of a unit in the last place of p). Half of 2^k is used, because the largest k is one
+# above the largest exponent. Adding 1.5 * 2^52 (2^23) rounds to the integer k, which is then in the low bits. At most
+# 2 ulp.
 
 cdef inline float_t expm1_value(float_t value) noexcept nogil:
-    cdef double x, t, k, r, p, half, y
-    x = <double>value
-    x = x if x > -60 else -60
-    x = x if x < 710 else 710
-    t = x * 1.4426950408889634 + 6755399441055744.0
-    k = t - 6755399441055744.0
-    half = csraxis_from_bits_f64((csraxis_bits_f64(t) + <uint64_t>1022) << 52)
-    r = (x - k * 0.6931471803691238) - k * 1.9082149292705877e-10
-    p = r * (1 / 720.0 + r * (1 / 5040.0 + r * (1 / 40320.0 + r * (1 / 362880.0 + r * (1 / 3628800.0
-             + r * (1 / 39916800.0 + r * (1 / 479001600.0 + r * (1 / 6227020800.0))))))))
-    p = r + r * r * (0.5 + r * (1 / 6.0 + r * (1 / 24.0 + r * (1 / 120.0 + p))))
-    y = half * p + (half - 0.5)
+    cdef float_t x, t, k, r, p, half, y
+    if float_t is float:
+        x = value if value > <float>-20 else <float>-20
+        x = x if x < <float>89 else <float>89
+        t = x * <float>1.4426950408889634 + <float>12582912
+        k = t - <float>12582912
+        half = csraxis_from_bits_f32((csraxis_bits_f32(t) + <uint32_t>126) << 23)
+        r = (x - k * <float>0.693145751953125) - k * <float>1.428606765330187e-06
+        p = r * (<float>(1 / 24.0) + r * (<float>(1 / 120.0) + r * (<float>(1 / 720.0) + r * <float>(1 / 5040.0))))
+        p = r + r * r * (<float>0.5 + r * (<float>(1 / 6.0) + p))
+        y = half * p + (half - <float>0.5)
+    else:
+        x = value if value > -60 else -60
+        x = x if x < 710 else 710
+        t = x * 1.4426950408889634 + 6755399441055744.0
+        k = t - 6755399441055744.0
+        half = csraxis_from_bits_f64((csraxis_bits_f64(t) + <uint64_t>1022) << 52)
+        r = (x - k * 0.6931471803691238) - k * 1.9082149292705877e-10
+        p = r * (1 / 720.0 + r * (1 / 5040.0 + r * (1 / 40320.0 + r * (1 / 362880.0 + r * (1 / 3628800.0
+                 + r * (1 / 39916800.0 + r * (1 / 479001600.0 + r * (1 / 6227020800.0))))))))
+        p = r + r * r * (0.5 + r * (1 / 6.0 + r * (1 / 24.0 + r * (1 / 120.0 + p))))
+        y = half * p + (half - 0.5)
     y = y + y
-    y = <double>value if -1e-18 < value < 1e-18 else y
-    return <float_t>(y if value == value else <double>value)
+    y = value if <float_t>-1e-18 < value < <float_t>1e-18 else y
+    return y if value == value else value
 
 
 cdef inline bint any_outside(const index_t* indices, Py_ssize_t n, Py_ssize_t n_minor) noexcept nogil:
@@ -247,6 +258,65 @@ def sum_minor(const value_t[::1] data not None, const index_t[::1] indices not N
                 else:
                     for j in range(n):
                         sums[index[j]] += <acc_t>value[j]
+            else:
+                k = hi
+        return first_outside(&indices[0], k, hi, n_minor)
+
+
+cdef inline acc_t fold_value(acc_t so_far, acc_t value, int op) noexcept nogil:
+    """The larger (op 0) or smaller (1) of two, a NaN if one is; or their product (2)."""
+    if op == 2:
+        if acc_t is int64_t:
+            return <int64_t>(<uint64_t>so_far * <uint64_t>value)
+        return so_far * value
+    if op == 0:
+        return value if (value > so_far) | (value != value) else so_far
+    return value if (value < so_far) | (value != value) else so_far
+
+
+def fold_major(const value_t[::1] data not None, const int64_t[::1] indptr not None,
+               Py_ssize_t start, Py_ssize_t stop, int op, acc_t[::1] out not None):
+    """out[i - start] = op(that, data[k]) for k in row i, i in [start, stop); op: 0 max, 1 min, 2 product"""
+    cdef Py_ssize_t i, k
+    cdef acc_t so_far
+    if value_t in float_t:
+        if acc_t is int64_t:
+            raise TypeError("fold_major: floats are folded into float64")
+    else:
+        if acc_t is double:
+            raise TypeError("fold_major: integers are folded into int64")
+    if (value_t in float_t and acc_t is double) or (value_t not in float_t and acc_t is int64_t):
+        with nogil:
+            for i in range(start, stop):
+                so_far = out[i - start]
+                for k in range(indptr[i], indptr[i + 1]):
+                    so_far = fold_value(so_far, <acc_t>data[k], op)
+                out[i - start] = so_far
+
+
+def fold_minor(const value_t[::1] data not None, const index_t[::1] indices not None,
+               const int64_t[::1] indptr not None, Py_ssize_t start, Py_ssize_t stop, int op, acc_t[::1] out not None):
+    """out[indices[k]] = op(that, data[k]), op as in fold_major; k as in sum_minor, returns as there"""
+    cdef Py_ssize_t n_minor = out.shape[0], hi = indptr[stop], k, j, n
+    cdef const index_t* index
+    cdef const value_t* value
+    cdef acc_t* folded = &out[0]
+    if value_t in float_t:
+        if acc_t is int64_t:
+            raise TypeError("fold_minor: floats are folded into float64")
+    else:
+        if acc_t is double:
+            raise TypeError("fold_minor: integers are folded into int64")
+    if (value_t in float_t and acc_t is double) or (value_t not in float_t and acc_t is int64_t):
+        with nogil:
+            for k in range(indptr[start], hi, 64):
+                n = min(64, hi - k)
+                index = &indices[0] + k
+                value = &data[0] + k
+                if any_outside(index, n, n_minor):
+                    break
+                for j in range(n):
+                    folded[index[j]] = fold_value(folded[index[j]], <acc_t>value[j], op)
             else:
                 k = hi
         return first_outside(&indices[0], k, hi, n_minor)

@@ -71,6 +71,24 @@ def _overload_log1p_value(x):
 
 
 @_kernel
+def _expm1_f32(value):
+    """See expm1_value in ../kernels_cy/_kernels.pxi."""
+    x = value if value > np.float32(-20) else np.float32(-20)
+    x = x if x < np.float32(89) else np.float32(89)
+    t = x * np.float32(1.4426950408889634) + np.float32(12582912)
+    k = t - np.float32(12582912)
+    half = np.uint32(np.uint32(np.float32(t).view(np.uint32) + np.uint32(126)) << np.uint32(23)).view(np.float32)
+    r = (x - k * np.float32(0.693145751953125)) - k * np.float32(1.428606765330187e-06)
+    p = np.float32(1 / 120.0) + r * (np.float32(1 / 720.0) + r * np.float32(1 / 5040.0))
+    p = r * (np.float32(1 / 24.0) + r * p)
+    p = r + r * r * (np.float32(0.5) + r * (np.float32(1 / 6.0) + p))
+    y = half * p + (half - np.float32(0.5))
+    y = y + y
+    y = value if np.float32(-1e-18) < value < np.float32(1e-18) else y
+    return y if value == value else value
+
+
+@_kernel
 def _expm1_f64(value):
     """See expm1_value in ../kernels_cy/_kernels.pxi."""
     x = value if value > -60 else -60.0
@@ -86,6 +104,18 @@ def _expm1_f64(value):
     y = y + y
     y = value if -1e-18 < value < 1e-18 else y
     return y if value == value else value
+
+
+def _expm1_value(x):
+    """exp(x) - 1 in the type of x."""
+    raise NotImplementedError  # only its overload, below, is ever compiled
+
+
+@overload(_expm1_value, jit_options={"error_model": "numpy"})
+def _overload_expm1_value(x):
+    if x == types.float32:
+        return lambda x: _expm1_f32(x)
+    return lambda x: _expm1_f64(x)
 
 
 def _sum(row):
@@ -165,6 +195,40 @@ def sum_minor(data, indices, indptr, start, stop, out):
         if j >= n_minor:
             return lo + k
         out[j] += row[k]
+    return -1
+
+
+@_kernel
+def _fold(so_far, value, op):
+    """The larger (op 0) or smaller (1) of two, a NaN if one is; or their product (2)."""
+    if op == 2:
+        return so_far * value
+    if op == 0:
+        return value if (value > so_far) | (value != value) else so_far
+    return value if (value < so_far) | (value != value) else so_far
+
+
+@_kernel
+def fold_major(data, indptr, start, stop, op, out):
+    """out[i - start] = op(that, data[k]) for k in row i, i in [start, stop); op: 0 max, 1 min, 2 product"""
+    for i in range(start, stop):
+        so_far = out[i - start]
+        for value in data[indptr[i] : indptr[i + 1]]:
+            so_far = _fold(so_far, out.dtype.type(value), op)
+        out[i - start] = so_far
+
+
+@_kernel
+def fold_minor(data, indices, indptr, start, stop, op, out):
+    """out[indices[k]] = op(that, data[k]), op as in fold_major; k as in sum_minor, returns as there"""
+    n_minor = np.uint64(out.shape[0])
+    lo, hi = indptr[start], indptr[stop]
+    row, index = data[lo:hi], indices[lo:hi]
+    for k in range(row.shape[0]):
+        j = np.uint64(index[k])
+        if j >= n_minor:
+            return lo + k
+        out[j] = _fold(out[j], out.dtype.type(row[k]), op)
     return -1
 
 
@@ -283,7 +347,7 @@ def expm1(data, start, stop, out):
         to = out[first:last]
         _copy(data[first:last], to)
         for k in range(to.shape[0]):
-            to[k] = _expm1_f64(np.float64(to[k]))
+            to[k] = _expm1_value(to[k])
 
 
 @_kernel
