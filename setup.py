@@ -5,6 +5,7 @@ Environment:
 CSRAXIS_REQUIRE_EXT=1   a build without the compiled kernels fails (CI, releases)
 CSRAXIS_PURE=1          build no kernels at all: a py3-none-any wheel, for tests of the Numba engine
 CSRAXIS_LEVELS=v4       build these x86-64 levels only (comma-separated), for daily work
+CSRAXIS_TRACE=1         kernels whose lines coverage can count; slow
 """
 
 import os
@@ -16,6 +17,7 @@ from setuptools.command.build_ext import build_ext
 
 REQUIRE_EXT = os.environ.get("CSRAXIS_REQUIRE_EXT") == "1"
 PURE = os.environ.get("CSRAXIS_PURE") == "1"
+TRACE = os.environ.get("CSRAXIS_TRACE") == "1"
 
 # No -ffast-math and no contraction: every CPU level must give the same bits.
 GCC_FLAGS = ["-O3", "-g0", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno"]
@@ -34,6 +36,7 @@ DIRECTIVES = {
     "cdivision": True,
     "binding": True,
     "embedsignature": True,
+    "linetrace": TRACE,
 }
 
 
@@ -43,6 +46,7 @@ def extension(name, flags):
         f"csraxis.kernels_cy.{name}",
         [f"src/kernels_cy/{name}.pyx"],
         extra_compile_args=flags,
+        define_macros=[("CYTHON_TRACE_NOGIL", "1")] * TRACE,
         depends=["src/kernels_cy/_kernels.pxi"],
     )
 
