@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from . import _blocks
-from ._inputs import assemble, check_dtype, checked_indptr
+from ._inputs import assemble, check_dtype, checked_indptr, narrow
 
 # Stored values in a block: 48 MB of float32 with 64-bit indices, unless one row has more.
 BLOCK_VALUES = 1 << 22
@@ -37,10 +37,7 @@ def _read(x: Any, n_blocks: int) -> Iterator[Any]:
     indptr = checked_indptr(indptr, x.shape[major], data.shape[0], indices.shape[0], "x")
     for start, stop in _blocks.split(indptr, n_blocks):
         lo, hi = int(indptr[start]), int(indptr[stop])
-        yield assemble(
-            (sp.csr_array, sp.csc_array)[major],
-            (stop - start, x.shape[1]) if major == 0 else (x.shape[0], stop - start),
-            np.asarray(data[lo:hi]),
-            np.asarray(indices[lo:hi]),
-            indptr[start : stop + 1] - lo,
-        )
+        shape = (stop - start, x.shape[1]) if major == 0 else (x.shape[0], stop - start)
+        block_data, block_indices = np.asarray(data[lo:hi]), np.asarray(indices[lo:hi])
+        block_indptr = narrow(indptr[start : stop + 1] - lo, block_indices.dtype)
+        yield assemble((sp.csr_array, sp.csc_array)[major], shape, block_data, block_indices, block_indptr)

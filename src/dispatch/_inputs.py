@@ -86,19 +86,33 @@ def streamed(x: Any) -> Any:
 def to_csr(x: Any, name: str) -> Any:
     """A sparse x of another format as csr. Duplicates stay: to add them here might wrap."""
     coo = x.tocoo()
-    rows, columns = (np.zeros(coo.nnz, np.int32), coo.coords[0]) if coo.ndim == 1 else (coo.row, coo.col)
-    shape = (1, *coo.shape)[-2:]
-    for places, n, part in ((rows, shape[0], "row"), (columns, shape[1], "col")):
-        places = _integers(_vector(places, f"{name}.{part}"), f"{name}.{part}")
-        if len(places) != len(coo.data):
-            raise ValueError(f"{name}.{part} has {len(places)} entries, but {name}.data has {len(coo.data)}")
-        if len(places) and not 0 <= places.min() <= places.max() < n:
-            bad = int(np.argmax((places < 0) | (places >= n)))
-            raise ValueError(f"{name}.{part}[{bad}] is {places[bad]}, but must be from 0 to {n - 1}")
+    data = _vector(coo.data, f"{name}.data")
+    rows, columns = (np.zeros(len(data), np.int32), coo.coords[0]) if coo.ndim == 1 else (coo.row, coo.col)
+    n_rows, n_columns = (1, *coo.shape)[-2:]
+    rows = _places(rows, n_rows, len(data), f"{name}.row")
+    columns = _places(columns, n_columns, len(data), f"{name}.col")
     order = np.argsort(rows, kind="stable")
+    indptr = np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=n_rows))))
+    indices = columns[order]
     cls = sp.csr_array if isinstance(x, sp.sparray) else sp.csr_matrix
-    indptr = np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=shape[0]))))
-    return assemble(cls, x.shape, coo.data[order], np.asarray(columns)[order], indptr)
+    return assemble(cls, x.shape, data[order], indices, narrow(indptr, indices.dtype))
+
+
+def _places(array: Any, n: int, n_data: int, name: str) -> np.ndarray:
+    """Row or column numbers of a COO matrix, checked."""
+    array = _integers(_vector(array, name), name)
+    if len(array) != n_data:
+        raise ValueError(f"{name} must have {n_data} entries, as the data; got {len(array)}")
+    outside = (array < 0) | (array >= n)
+    if outside.any():
+        bad = int(outside.argmax())
+        raise ValueError(f"{name}[{bad}] is {array[bad]}, but must be from 0 to {n - 1}")
+    return array
+
+
+def narrow(indptr: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Row pointers of int64 in int32, where the indices are of that type, as SciPy has them; if they fit."""
+    return indptr.astype(dtype) if dtype == np.int32 and indptr[-1] < 2**31 else indptr
 
 
 def check_dtype(dtype: np.dtype, name: str) -> None:

@@ -18,7 +18,7 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
 from . import _binary, _elementwise, _gram, _normalize, _partials, _reductions, _scaling
-from ._inputs import compressed, container, float_dtype, is_dask, is_sparse, native
+from ._inputs import compressed, container, float_dtype, is_dask, is_sparse, native, scipy_class
 
 # How many partials one task merges.
 SPLIT_EVERY = 8
@@ -236,10 +236,10 @@ def map_chunks(
 
 def _meta(x: da.Array, dtype: np.dtype) -> Any:
     """An empty chunk like x's, in `dtype`; np.matrix becomes ndarray."""
-    meta = x._meta if is_dask(x) else x[:0]
+    meta = x._meta if is_dask(x) else x
     if not sp.issparse(meta):
         return np.empty((0,) * x.ndim, dtype)
-    return container(meta).astype(dtype)
+    return scipy_class(container(meta[:0]))((0,) * x.ndim, dtype=dtype)
 
 
 def along(vector: Any, x: da.Array, axis: int, name: str) -> da.Array:

@@ -23,7 +23,8 @@ def delegated(function: Function) -> Function:
     def call(*args: Any, **kwargs: Any) -> Any:
         for x in args[:2]:
             if is_other(x):
-                return FUNCTIONS.get(name, partial(_standard, name))(*args, **kwargs)
+                with np.errstate(all="ignore"):
+                    return FUNCTIONS.get(name, partial(_standard, name))(*args, **kwargs)
         return function(*args, **kwargs)
 
     return call  # type: ignore[return-value]
