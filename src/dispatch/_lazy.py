@@ -162,7 +162,7 @@ def binary(name: str, x1: Any, x2: Any) -> da.Array:
     dtype = _binary.apply(name, _like(x1), _like(x2)).dtype
     sparse = [is_sparse(x._meta if is_dask(x) else x) for x in (x1, x2)]
     if not any(sparse):  # Dask's own broadcasting is right on dense chunks
-        block = partial(_binary.binary, name)
+        block = partial(_dense_pair, name=name, dtypes=tuple(x.dtype if is_dask(x) else None for x in (x1, x2)))
         return da.core.elemwise(block, _broadcastable(x1), _broadcastable(x2), dtype=dtype)
     # x is the sparse operand whose shape the result has, as in memory.
     swapped = not sparse[0] or (sparse[1] and _broadcasts_to(x1, x2))
@@ -317,6 +317,10 @@ def _normalize_block(block: Any, totals: np.ndarray | None = None, **options: An
 
 def _ravel_total(sums: Any, axis: int) -> np.ndarray:
     return sums.total.ravel()
+
+
+def _dense_pair(*pair: Any, name: str, dtypes: tuple[np.dtype | None, ...]) -> Any:
+    return _binary.binary(name, *(x if dtype is None else _declared(x, dtype) for x, dtype in zip(pair, dtypes)))
 
 
 def _pair(block: Any, other: Any, name: str, swapped: bool, axes: tuple[int, ...] = ()) -> Any:
