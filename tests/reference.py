@@ -5,6 +5,7 @@ from csraxis. A result is never sparse; where implicit zeros have a rule of thei
 """
 
 import builtins
+import functools
 import math
 from fractions import Fraction
 
@@ -35,6 +36,20 @@ def _places(x):
     return (major, minor) if x.format == "csr" else (minor, major)
 
 
+def result_dtype(name, dtype):
+    """The type of a function of values of one type: the table of the array API."""
+    dtype = np.dtype(dtype).newbyteorder("=")
+    if name in ("any", "all"):
+        return np.dtype(bool)
+    if name == "count_nonzero":
+        return np.dtype(np.int64)
+    if name in ("sum", "prod") and dtype.kind in "biu":
+        return np.dtype(np.uint64 if dtype.kind == "u" else np.int64)
+    if name in ("mean", "var", "std", "log1p", "expm1", "sqrt", "normalize") and dtype.kind in "biu":
+        return np.dtype(float)
+    return np.empty(0, dtype).real.dtype if name == "abs" else dtype
+
+
 # ---- reductions
 
 
@@ -51,6 +66,17 @@ def _reduce(x, axis, keepdims, of):
     return values.reshape([1 if i in axes else n for i, n in enumerate(x.shape)] if keepdims else kept)
 
 
+def _prod(values):
+    """The exact product, as an integer or a fraction; a float or complex number where it is not finite or real."""
+    inexact = builtins.any(isinstance(value, complex) or not math.isfinite(value) for value in values)
+    return math.prod(values if inexact else map(Fraction, values))
+
+
+def _extreme(choose, values):
+    """The largest or smallest value; a NaN, if there is one; +0 for -0. Nothing has none: ValueError."""
+    return next((value for value in values if value != value), None) or choose(values) + 0
+
+
 def _total(values):
     """The exact sum, as an integer or a fraction; a float where it is not finite."""
     if not values:
@@ -59,7 +85,7 @@ def _total(values):
         real, imag = (_total([getattr(value, part) for value in values]) for part in ("real", "imag"))
         return complex(real, imag)
     if isinstance(values[0], float):
-        if not all(map(math.isfinite, values)):
+        if not builtins.all(map(math.isfinite, values)):
             return builtins.sum(values)
         return builtins.sum(map(Fraction, values))
     return builtins.sum(map(int, values))
@@ -70,6 +96,13 @@ def sum(x, axis=None, dtype=None, keepdims=False):
     with np.errstate(all="ignore"):
         x = dense(x) if dtype is None else dense(x).astype(dtype)
     return _reduce(x, axis, keepdims, _total)
+
+
+def prod(x, axis=None, dtype=None, keepdims=False):
+    """The product of all elements; Python integers are not reduced modulo 2**64."""
+    with np.errstate(all="ignore"):
+        x = dense(x) if dtype is None else dense(x).astype(dtype)
+    return _reduce(x, axis, keepdims, _prod)
 
 
 def mean(x, axis=None, keepdims=False):
@@ -92,7 +125,7 @@ def var(x, axis=None, correction=0, keepdims=False):
 
     def of(values):
         n = len(values)
-        if not n or n - correction <= 0 or not all(map(math.isfinite, values)):
+        if not n or n - correction <= 0 or not builtins.all(map(math.isfinite, values)):
             return math.nan
         numbers = [Fraction(value) for value in values]
         squares = builtins.sum(v * v for v in numbers) - (Fraction(builtins.sum(numbers)) ** 2) / n
@@ -107,6 +140,26 @@ def std(x, axis=None, correction=0, keepdims=False):
     return np.array([math.sqrt(v) for v in variance.ravel()], object).reshape(variance.shape)
 
 
+def max(x, axis=None, keepdims=False):
+    """The largest element."""
+    return _reduce(x, axis, keepdims, functools.partial(_extreme, builtins.max))
+
+
+def min(x, axis=None, keepdims=False):
+    """The smallest element."""
+    return _reduce(x, axis, keepdims, functools.partial(_extreme, builtins.min))
+
+
+def any(x, axis=None, keepdims=False):
+    """Whether an element is not zero; NaN is not."""
+    return _reduce(x, axis, keepdims, builtins.any)
+
+
+def all(x, axis=None, keepdims=False):
+    """Whether no element is zero; NaN is not."""
+    return _reduce(x, axis, keepdims, builtins.all)
+
+
 def count_nonzero(x, axis=None, keepdims=False):
     """How many elements are not zero."""
     return _reduce(x, axis, keepdims, lambda values: builtins.sum(value != 0 for value in values))
@@ -116,21 +169,41 @@ def count_nonzero(x, axis=None, keepdims=False):
 
 
 def binary(name, x1, x2):
-    """`multiply` or `divide`: implicit zeros of a sparse first operand, or of a factor, stay."""
+    """`multiply` or `divide`: implicit zeros of a factor, or of the dividend, stay."""
     operands = [x if np.isscalar(x) else dense(x) for x in (x1, x2)]
     with np.errstate(all="ignore"):
         result = getattr(np, name)(*operands)
-    sparse = x1 if hasattr(x1, "indptr") else x2 if name == "multiply" and hasattr(x2, "indptr") else None
-    return result if sparse is None else np.where(stored(sparse), result, result.dtype.type(0))
+    keep_zeros = [stored(x) for x in ((x1, x2) if name == "multiply" else (x1,)) if hasattr(x, "indptr")]
+    return np.where(functools.reduce(np.logical_and, keep_zeros, True), result, result.dtype.type(0))
 
 
-def log1p(x):
-    """log(1 + x), rounded once from extended precision."""
+def unary(name, x):
+    """The function of each element: logarithms and roots rounded once from extended precision."""
     values = dense(x)
+    floating = name in ("log1p", "expm1", "sqrt")
     with np.errstate(all="ignore"):
-        if values.dtype.kind == "c":
-            return np.log1p(values)
-        return np.log1p(values.astype(np.longdouble)).astype(values.dtype if values.dtype.kind == "f" else float)
+        if floating and values.dtype.kind != "c":
+            precise = getattr(np, name)(values.astype(np.longdouble))
+            result = precise.astype(values.dtype if values.dtype.kind == "f" else float)
+        else:
+            result = getattr(np, name)(values)
+    return np.where(stored(x), result, result.dtype.type(0))  # -0.0 only where there is an entry
+
+
+def gram(x):
+    """The products of columns, where both have an entry, added exactly."""
+    x, has = dense(x), stored(x)
+
+    def inner(i, j):
+        rows = has[:, i] & has[:, j]
+        pairs = list(zip(x[rows, i].tolist(), x[rows, j].tolist()))
+        exact = Fraction if np.isfinite(x[rows][:, [i, j]]).all() else float
+        return builtins.sum(exact(a) * exact(b) for a, b in pairs)
+
+    result = np.empty((x.shape[1],) * 2, object)
+    for place in np.ndindex(result.shape):
+        result[place] = inner(*place)
+    return result
 
 
 def axis_scale(x, factors, axis, op="multiply", zero_division="ieee"):

@@ -12,12 +12,17 @@ import csraxis as cx
 from checks import assert_close
 from dask_calls import (
     CALLS,
+    CHOOSING,
     CHUNKS,
     EXACT,
     KINDS,
     REDUCTIONS,
+    SPARSE,
+    UNARY,
     UNEVEN_60_40,
     VALUES,
+    ZERO_BY_ZERO,
+    beside,
     boom,
     compare,
     da,
@@ -98,6 +103,75 @@ def test_order_of_dense_chunks(kind, order):
     assert dense.name != cx.to_dense(x, order="F" if order == "C" else "C").name
 
 
+# Values that are not added
+
+
+@pytest.mark.parametrize("chunks", CHUNKS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_products(kind, chunks):
+    """Of powers of two, with a zero here and there, so that they are exact and few are zero."""
+    dense = np.random.default_rng(0).choice([-2, -1, 0.5, 1, 2, 4], (7, 5))
+    dense[2, 3] = dense[5, 4] = 0
+    calls = {name: call for name, call in CALLS.items() if name.startswith("prod")}
+    assert np.count_nonzero(cx.prod(dense, axis=0)) == 3
+    compare(KINDS[kind](dense), lazy(dense, kind, CHUNKS[chunks]), calls, True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nan_and_infinities(kind):
+    dense = whole_numbers(7, 5, float)
+    dense[0, 0], dense[4, 1], dense[5, 4], dense[6, 4] = np.nan, np.inf, -np.inf, -1
+    names = {f.__name__ for f in (cx.sum, cx.mean, *CHOOSING, *UNARY)}
+    calls = {name: call for name, call in CALLS.items() if name.split()[0] in names}
+    for chunks in CHUNKS.values():
+        compare(KINDS[kind](dense), lazy(dense, kind, chunks), calls, True)
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+@pytest.mark.parametrize("kind", SPARSE)
+def test_a_sparse_row_or_column(kind, lazily):
+    dense, other = whole_numbers(7, 5, float), whole_numbers(7, 5, float) + 1
+    operands = {"row": other[:1], "column": other[:, :1]}
+
+    def call(x, name, place):
+        operand = operands[place]
+        operand = beside(x, operand, sp.csr_array) if lazily else sp.csr_array(operand)
+        return getattr(cx, name)(x, operand)
+
+    calls = {
+        f"{name} {place}": partial(call, name=name, place=place)
+        for name in ("multiply", "divide")
+        for place in operands
+    }
+    compare(KINDS[kind](dense), lazy(dense, kind, (4, 3)), calls, True)
+
+
+# Chunks that are not what is declared
+
+
+@pytest.mark.parametrize("values", ["counts", "float64"])
+@pytest.mark.parametrize(
+    ("declared", "kind"), [("ndarray", "csr_array"), ("csr_array", "ndarray"), ("csr_array", "csc_matrix")]
+)
+def test_chunks_of_another_class_than_declared(declared, kind, values):
+    """The numbers are right. So is the dtype, but chunks may stay of their class."""
+    dense = VALUES[values](7, 5)
+    meta = KINDS[declared](np.empty((0, 0), dense.dtype))
+    x = da.from_array(dense, chunks=(4, 3)).map_blocks(KINDS[kind], meta=meta)
+    calls = {name: call for name, call in CALLS.items() if name not in ZERO_BY_ZERO}
+    compare(KINDS[declared](dense), x, calls, False, any_class=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_chunks_of_another_type_than_declared(kind):
+    dense = whole_numbers(7, 5, float)
+    x = da.from_array(dense, chunks=(4, 3)).map_blocks(
+        lambda block: KINDS[kind](block.astype(np.float32)), meta=KINDS[kind](np.empty((0, 0)))
+    )
+    assert x.dtype == float
+    compare(KINDS[kind](dense), x, CALLS, True)
+
+
 # Chunks of other shapes
 
 
@@ -111,7 +185,10 @@ def test_chunks_of_unknown_size(kind):
     whole = KINDS[kind](dense[keep])
     names = [name for name in CALLS if name.split()[0] in {f.__name__ for f in REDUCTIONS} and "too few" not in name]
     names += [
-        "log1p",
+        *(f.__name__ for f in UNARY),
+        "gram",
+        "multiply itself",
+        "divide itself",
         "multiply vector",
         "multiply own total",
         "divide own sums",

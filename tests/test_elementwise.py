@@ -1,4 +1,6 @@
-"""multiply, divide, log1p, axis_scale, normalize and to_dense: against the oracle, and in place."""
+"""Functions element by element, axis_scale, normalize, to_dense and gram: against the oracle, and in place."""
+
+import copy
 
 import numpy as np
 import pytest
@@ -116,20 +118,97 @@ def test_implicit_zeros_stay_under_inf_and_nan(engine):
         assert cx.divide(x, divisor).toarray().tolist() == [[np.inf, 0], [0, 0]]
 
 
-# ---- log1p
+# ---- two sparse matrices
 
 
-@examples(
-    st.one_of(
-        matrices((*REAL, *COMPLEX), ("spread", "special", "small")),
-        dense_arrays((*REAL, *COMPLEX), ("spread", "special")),
+@pytest.mark.parametrize("name", ["multiply", "divide"])
+def test_sparse_with_sparse(engine, name):
+    @examples(st.data())
+    def check(data):
+        values = data.draw(st.sampled_from(["spread", "small", "special"]))
+        x1, x2 = data.draw(matrices((*REAL, *COMPLEX), (values,))), data.draw(matrices((*REAL, *COMPLEX), (values,)))
+        n, m = (min(lengths) for lengths in zip(x1.shape, x2.shape))
+        x1, x2 = (type(x)(x[:n, :m]) for x in map(sorted_matrix, (x1, x2)))
+        with unchanged(x1, x2):
+            result = getattr(cx, name)(x1, x2)
+        with np.errstate(all="ignore"):
+            dtype = getattr(np, name)(np.ones(1, x1.dtype), np.ones(1, x2.dtype)).dtype
+        assert type(result) is type(x1)
+        assert result.dtype == dtype
+        result.check_format(full_check=True)
+        stored = reference.stored(x1) & reference.stored(x2) if name == "multiply" else reference.stored(x1)
+        assert np.array_equal(reference.stored(result), stored)
+        expected = reference.binary(name, x1, x2)
+        if dtype.kind == "c":
+            assert_elements(result, expected)
+        else:
+            assert bits(reference.dense(result)) == bits(expected)
+
+    check()
+
+
+def sorted_matrix(x):
+    """What SciPy can slice: in native byte order, with indices of one type, but with duplicates."""
+    indices = (x.indices.astype(np.int64), x.indptr.astype(np.int64))
+    return type(x)((x.data.astype(x.dtype.newbyteorder("=")), *indices), shape=x.shape)
+
+
+@pytest.mark.parametrize("name", ["multiply", "divide"])
+def test_sparse_with_sparse_of_any_structure(engine, name):
+    """Indices in any order, in any buffer; one matrix with itself is of its own shape."""
+
+    @examples(matrices((*INTEGERS, *FLOATS), ("spread", "small")))
+    def check(x):
+        with unchanged(x):
+            result = getattr(cx, name)(x, x)
+        expected = reference.binary(name, x, x)
+        assert type(result) is type(x)
+        assert result.dtype == expected.dtype.newbyteorder("=")
+        assert bits(reference.dense(result)) == bits(expected)
+
+    check()
+
+
+def test_sparse_with_a_sparse_row_or_column(engine):
+    x = np.array([[1.0, 2, 0], [0, 4, 8]])
+    for cls in CLASSES:
+        for other in (x[:1], x[:, :1], x[:1, :1]):
+            product, quotient = cx.multiply(cls(x), cls(other)), cx.divide(cls(x), cls(other))
+            assert type(product) is type(quotient) is cls
+            assert reference.dense(product).tolist() == (x * other).tolist()
+            with np.errstate(all="ignore"):
+                assert bits(reference.dense(quotient)) == bits(np.where(x, x / other, 0))
+
+
+# ---- functions of one element
+
+UNARY = ("log1p", "expm1", "sqrt", "square", "abs", "negative", "sign")
+FLOATING = ("log1p", "expm1", "sqrt")
+
+
+@pytest.mark.parametrize("name", UNARY)
+def test_unary(engine, name):
+    @examples(
+        st.one_of(
+            matrices((*REAL, *COMPLEX), ("spread", "special", "small")),
+            dense_arrays((*REAL, *COMPLEX), ("spread", "special")),
+        )
     )
-)
-def test_log1p(engine, x):
-    with unchanged(x):
-        result = cx.log1p(x)
-    assert_like(result, x, x.dtype.newbyteorder("=") if x.dtype.kind in "fc" else np.dtype(float))
-    assert_elements(result, reference.log1p(x), 2)
+    def check(x):
+        if name not in FLOATING and x.dtype == bool:
+            with unchanged(x), pytest.raises(TypeError, match=f"{name} is defined for numbers"):
+                getattr(cx, name)(x)
+            return
+        with unchanged(x):
+            result = getattr(cx, name)(x)
+        assert_like(result, x, reference.result_dtype(name, x.dtype))
+        expected = reference.unary(name, x)
+        if name in ("log1p", "expm1") or x.dtype.kind == "c":
+            assert_elements(result, expected, 2)
+        else:  # correctly rounded, to the sign of zero
+            assert bits(reference.dense(result)) == bits(expected)
+
+    check()
 
 
 # ---- axis_scale
@@ -190,21 +269,31 @@ def test_axis_scale_in_the_buffer(engine, cls, axis):
 @examples(matrices(FLOATS, ("spread",), buffers=OWN_BUFFERS, canonical=True), st.sampled_from([0, 1]))
 def test_in_the_buffer_as_in_a_new_one(engine, x, axis):
     factors = np.linspace(-2, 9, x.shape[axis])
-    positive = cx.multiply(x, x.dtype.type(0.5))  # a second matrix of these values, with a buffer of its own
-    positive.data = np.abs(positive.data)
-    for function in (
-        lambda x, out=None: cx.axis_scale(x, factors, axis=axis, out=out),
-        lambda x, out=None: cx.log1p(x, out=out),
-        lambda x, out=None: cx.normalize(x, axis=axis, out=out),
-        lambda x, out=None: cx.normalize(x, axis=axis, target_sum=10, log1p=True, out=out),
+    positive = copy.deepcopy(x)
+    np.abs(positive.data, out=positive.data)
+    for function, like in (
+        (lambda x, out=None: cx.axis_scale(x, factors, axis=axis, out=out), x),
+        *((getattr(cx, name), x) for name in UNARY),
+        (lambda x, out=None: cx.normalize(x, axis=axis, out=out), positive),
+        (lambda x, out=None: cx.normalize(x, axis=axis, target_sum=10, log1p=True, out=out), positive),
     ):
-        y = x if function.__code__.co_names[1] == "axis_scale" else positive
+        y = copy.deepcopy(like)
         data, tail = y.data, y.data[y.indptr[-1] :].copy()
         expected = function(y)
         assert function(y, out=y) is y
         assert y.data is data
         assert bits(y.data[: y.indptr[-1]]) == bits(expected.data)
         assert bits(y.data[y.indptr[-1] :]) == bits(tail)
+
+
+@pytest.mark.parametrize("name", UNARY)
+def test_unary_in_the_buffer_of_an_ndarray(engine, name):
+    x = np.random.default_rng(0).normal(size=(30, 20)).astype(np.float32)
+    for y in (x, x.T, x[::2, ::-1], x[:0]):
+        y = copy.deepcopy(y)
+        expected = getattr(cx, name)(y)
+        assert getattr(cx, name)(y, out=y) is y
+        assert bits(y) == bits(expected)
 
 
 # ---- normalize
@@ -254,3 +343,48 @@ def test_in_place_in_a_memory_map(tmp_path):
     cx.axis_scale(x, np.array([2.0, 0.5]), axis=1, out=x)
     cx.log1p(x, out=x)
     assert x.tolist() == np.log1p(np.array([[0, 0.5], [4, 1.5], [8, 2.5]], np.float32)).tolist()
+
+
+# ---- gram
+
+
+@examples(
+    st.one_of(
+        matrices(REAL, ("spread", "small", "special"), max_side=5), dense_arrays(REAL, ("spread", "small"), max_side=5)
+    ),
+    st.sampled_from([None, "float32", "float64"]),
+)
+def test_gram(engine, x, dtype):
+    if max(x.shape) > 50:  # the oracle takes each pair of columns
+        x = x[:, :20] if isinstance(x, np.ndarray) else sorted_matrix(x)[:, :20]
+    with unchanged(x):
+        result = cx.gram(x, dtype=dtype)
+    assert type(result) is np.ndarray
+    assert result.dtype == (dtype or "float64")
+    assert bits(result) == bits(result.T)
+    values = np.abs(reference.dense(x).astype(float))
+    values = np.where(np.isfinite(values), values, 0)
+    with np.errstate(all="ignore"):
+        scale = 1e-12 * (values.T @ values)
+    assert_close(result, reference.gram(x), eps(result.dtype), np.nan_to_num(scale) + 1e-300)
+
+
+def test_gram_of_many_rows(engine):
+    """Of which more than one block is cast and added."""
+    rng = np.random.default_rng(0)
+    rows = (rng.integers(-9, 9, (20_000, 7)) * (rng.random((20_000, 7)) < 0.8)).astype(np.int8)
+    exact = rows.astype(int).T @ rows.astype(int)
+    for x in (rows, *(cls(rows) for cls in CLASSES)):
+        assert cx.gram(x).tolist() == exact.tolist()
+
+
+def test_gram_refuses_what_is_too_large(engine):
+    for x in (sp.csr_array((3, 100)), np.ones((3, 100))):
+        with pytest.raises(MemoryError, match="max_bytes"):
+            cx.gram(x, max_bytes=79_999)
+        assert cx.gram(x, max_bytes=80_000).shape == (100, 100)
+    with pytest.raises(MemoryError, match="select columns first"):
+        cx.gram(sp.csr_array((3, 2**24)))
+    for dtype in (int, complex, np.float16):
+        with pytest.raises(TypeError, match="dtype of a Gram matrix must be"):
+            cx.gram(np.eye(3), dtype=dtype)

@@ -1,4 +1,4 @@
-"""sum, mean, var, std, mean_var and count_nonzero against exact arithmetic and SciPy."""
+"""sum, prod, mean, var, std, mean_var, max, min, any, all and count_nonzero against exact arithmetic and SciPy."""
 
 import math
 from fractions import Fraction
@@ -15,36 +15,33 @@ import reference
 from checks import assert_close, assert_exact, eps, unchanged
 from strategies import AXES, CLASSES, COMPLEX, FLOATS, INTEGERS, REAL, dense_arrays, examples, matrices
 
-FUNCTIONS = ("sum", "mean", "var", "std", "count_nonzero")
+REAL_ONLY = ("var", "std", "max", "min")
+FUNCTIONS = ("sum", "prod", "mean", "any", "all", "count_nonzero", *REAL_ONLY)
 anything = st.one_of(
     matrices((*REAL, *COMPLEX), ("spread", "small", "special")), dense_arrays((*REAL, *COMPLEX), ("spread", "special"))
 )
 real = st.one_of(matrices(REAL, ("spread", "small", "special")), dense_arrays(REAL, ("spread", "special")))
 
 
-def result_dtype(function, dtype):
-    """Of a reduction of values of `dtype`: the table of the array API."""
-    dtype = np.dtype(dtype).newbyteorder("=")
-    if function == "count_nonzero":
-        return np.dtype(np.int64)
-    if dtype.kind in "fc":
-        return dtype
-    return np.dtype(float if function != "sum" else np.uint64 if dtype.kind == "u" else np.int64)
-
-
 def assert_right(function, result, expected, x, axis, keepdims):
     """Value, type and shape of a reduction of x."""
-    dtype = result_dtype(function, x.dtype)
+    dtype = reference.result_dtype(function, x.dtype)
     assert type(result) is np.ndarray if np.ndim(expected) else type(result) is dtype.type
     assert result.dtype == dtype
-    if dtype.kind in "iu":
+    if dtype.kind in "biu":
         assert_exact(result, expected)
         return
     values = np.abs(reference.dense(x).astype(complex))
     finite = np.where(np.isfinite(values), values, 0)
-    if function in ("sum", "mean"):  # as good as an addition in float64 in any order
+    if function in ("max", "min"):
+        assert_close(result, expected, 0)
+        assert not np.signbit(np.asarray(result)[np.asarray(result) == 0]).any()
+    elif function in ("sum", "mean"):  # as good as an addition in float64 in any order
         scale = 100 * eps(float) * np.array(reference.sum(finite, axis, keepdims=keepdims), float)
         assert_close(result, expected, eps(dtype), scale + 1e-320)
+    elif function == "prod":
+        scale = 100 * eps(float) * np.array(reference.prod(finite, axis, keepdims=keepdims), float)
+        assert_close(result, expected, eps(dtype), scale + np.finfo(dtype).smallest_subnormal)
     else:
         # Integers beyond 2**53 are first rounded to float64.
         rounding = finite.max(initial=0) * eps(float) if x.dtype.kind in "iu" and finite.max(initial=0) > 2**53 else 0.0
@@ -53,13 +50,33 @@ def assert_right(function, result, expected, x, axis, keepdims):
         assert_close(result, expected, max(1e-12, eps(dtype)), np.nan_to_num(scale) + 1e-300)
 
 
+def check_reduction(function, x, axis, keepdims):
+    """Against the oracle; both raise where there is nothing to choose from."""
+    try:
+        expected = getattr(reference, function)(x, axis, keepdims=keepdims)
+    except ValueError:
+        with unchanged(x), pytest.raises(ValueError, match=f"{function} of nothing"):
+            getattr(cx, function)(x, axis=axis, keepdims=keepdims)
+        return
+    with unchanged(x):
+        result = getattr(cx, function)(x, axis=axis, keepdims=keepdims)
+    assert_right(function, result, expected, x, axis, keepdims)
+
+
+def multiplies_safely(x):
+    """Whether no product of some elements of x overflows or underflows, whatever their order."""
+    values = np.abs(reference.dense(x).astype(complex))
+    return np.abs(np.log2(values[np.isfinite(values) & (values > 0)])).sum() < 1000
+
+
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_equals_exact_arithmetic(engine, function):
-    @examples(real if function in ("var", "std") else anything, st.sampled_from(AXES), st.booleans())
+    @examples(real if function in REAL_ONLY else anything, st.sampled_from(AXES), st.booleans())
     def check(x, axis, keepdims):
-        with unchanged(x):
-            result = getattr(cx, function)(x, axis=axis, keepdims=keepdims)
-        assert_right(function, result, getattr(reference, function)(x, axis, keepdims=keepdims), x, axis, keepdims)
+        if function == "prod" and x.dtype.kind in "fc":
+            # What NaN and inf make of a complex product depends on the order.
+            assume(multiplies_safely(x) and (x.dtype.kind == "f" or np.isfinite(reference.dense(x)).all()))
+        check_reduction(function, x, axis, keepdims)
 
     check()
 
@@ -87,8 +104,13 @@ def test_dtype_is_cast_to_before_adding(engine, x, axis, dtype):
         assert_exact(total, expected)
         with pytest.raises(TypeError, match="floating"):
             cx.mean(x, axis=axis, dtype=dtype)
+        assert_exact(cx.prod(x, axis=axis, dtype=dtype), reference.prod(x, axis, dtype=dtype))
     else:
         assert_close(total, expected, 0)
+        product = cx.prod(x, axis=axis, dtype=dtype)
+        assert product.dtype == dtype
+        with np.errstate(all="ignore"):
+            assert_close(product, reference.prod(x, axis, dtype=dtype), eps(dtype))
         mean = cx.mean(x, axis=axis, dtype=dtype)
         assert mean.dtype == dtype
         assert_close(mean, reference.mean(reference.dense(x).astype(dtype), axis), eps(dtype))
@@ -128,10 +150,7 @@ def test_ndarrays_of_any_dimension(engine, shape):
     for axis in (None, (), *range(len(shape)), tuple(range(len(shape)))[::-2]):
         for keepdims in (False, True):
             for function in FUNCTIONS:
-                expected = getattr(reference, function)(x, axis, keepdims=keepdims)
-                assert_right(
-                    function, getattr(cx, function)(x, axis=axis, keepdims=keepdims), expected, x, axis, keepdims
-                )
+                check_reduction(function, x, axis, keepdims)
 
 
 def _rng(seed=0):
@@ -220,6 +239,34 @@ def test_means_of_large_integers_do_not_wrap_around(engine):
                 )
 
 
+def test_products_with_implicit_zeros(engine):
+    rows = np.array([[1e300, 0, np.inf], [1e300, 2, 3], [4, 0, np.nan]])
+    for cls in CLASSES:
+        x = cls(rows)
+        assert_close(cx.prod(x, axis=0), [np.inf, 0, np.nan], 0)  # 1e300**2 overflows: there is no implicit zero
+        assert_close(cx.prod(x, axis=1), [np.nan, 6e300, np.nan], 1e-15)
+        assert cx.prod(cls([[1e300, 1e300, 0]])) == 0  # one that overflows is no infinite factor
+        assert cx.prod(cls(np.full((1, 70), 2, np.uint64))) == 0  # modulo 2**64
+        assert cx.prod(cls(np.float32([[1e30, 1e30, 1e-30]]))) == np.float32(1e30)
+        assert cx.prod(cls((0, 3)), axis=0).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint64", "float32", "float64", "complex64"])
+def test_long_matrices(engine, dtype):
+    """Of which more than one block is cast at a time, with full rows and columns among them."""
+    rng = np.random.default_rng(0)
+    rows = rng.integers(1, 3, (2000, 90)) * (rng.random((2000, 90)) < 0.9)
+    rows[:, :3] = rows[::100] = 1
+    rows = (rows * (1 if dtype in ("bool", "uint64") else rng.choice([-1, 1], rows.shape))).astype(dtype)
+    for function in FUNCTIONS if dtype != "complex64" else set(FUNCTIONS) - set(REAL_ONLY):
+        for axis in (None, 0, 1):
+            expected = getattr(cx, function)(rows, axis=axis)
+            for cls in CLASSES:
+                result = getattr(cx, function)(cls(rows), axis=axis)
+                assert result.dtype == expected.dtype
+                assert_close(result, expected, 1e-12 if dtype != "float32" else 1e-6)
+
+
 def test_duplicates_are_one_element(engine):
     x = sp.csr_array((np.array([1.0, 2, -3, 5, 5]), [1, 1, 1, 0, 0], [0, 3, 5]), shape=(2, 3))
     logical = sp.csr_array((np.array([True, True, True]), [1, 1, 0], [0, 2, 3]), shape=(2, 3))
@@ -241,6 +288,10 @@ def test_what_is_refused(engine, function):
         for axis in (True, 0.5, "0"):
             with pytest.raises(TypeError):
                 function(x, axis=axis)
+    if function in (cx.max, cx.min):
+        for x in (sp.csr_array((3, 4), dtype=complex), np.ones((3, 4), complex)):
+            with pytest.raises(TypeError, match="real"):
+                function(x)
     if function in (cx.var, cx.std, cx.mean_var):
         for correction in ("1", None, 1j, True):
             with pytest.raises(TypeError, match="correction"):
@@ -252,7 +303,7 @@ def test_what_is_refused(engine, function):
 
 def test_nothing_to_reduce(engine):
     for x in (*(cls((0, 3)) for cls in CLASSES), np.ones((0, 3))):
-        assert cx.sum(x) == 0
+        assert (cx.sum(x), cx.prod(x), cx.any(x), cx.all(x)) == (0, 1, False, True)
         assert cx.sum(x, axis=1).shape == (0,)
         for function in (cx.mean, cx.var, cx.std):
             assert math.isnan(function(x))

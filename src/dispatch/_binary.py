@@ -19,7 +19,7 @@ from ._inputs import (
 )
 from ._other import delegated
 from ._pieces import places, run_rows
-from ._scaling import scale_sparse
+from ._scaling import is_linear, scale_sparse
 
 OPS = {"multiply": np.multiply, "divide": np.divide}
 PAIRS = (
@@ -115,7 +115,7 @@ def binary(name: str, x1: Any, x2: Any) -> Any:
         from . import _lazy
 
         return _lazy.binary(name, x1, x2)
-    if all(is_scalar(x) and not isinstance(x, np.ndarray) for x in (x1, x2)):
+    if all(isinstance(x, number) and not isinstance(x, np.generic) for x in (x1, x2)):
         raise TypeError(f"{name} needs at least one array; {PAIRS}; got {type(x1).__name__} and {type(x2).__name__}")
     if is_sparse(x1) and is_sparse(x2):
         if x1.shape == x2.shape:
@@ -150,14 +150,15 @@ def check_shape(name: str, x: Any, other: Any) -> None:
 
 def _sparse_with(name: str, x: Any, other: Any) -> Any:
     """A sparse x times or over a scalar, a vector or a dense array."""
-    c = compressed(x)
     divide = name == "divide"
+    vector = np.size(other) == 1 or other.ndim == 1 or 1 in other.shape
+    c = compressed(x, canonical=not (vector and is_linear(other, divide)))
     if np.size(other) == 1:
-        scalar = other if is_scalar(other) else other.ravel()[0]
+        other = other if is_scalar(other) else other.ravel()[0]
+        dtype = apply(name, np.empty(0, x.dtype), other).dtype
         with np.errstate(all="ignore"):
-            return with_data(c, OPS[name](c.data, scalar))
-    dtype = OPS[name](np.empty(0, c.data.dtype), np.empty(0, other.dtype)).dtype
-    vector = other.ndim == 1 or 1 in other.shape
+            return with_data(c, OPS[name](c.data, other).astype(dtype, copy=False))
+    dtype = apply(name, np.empty(0, x.dtype), np.empty(0, other.dtype)).dtype
     if vector and dtype.kind in "iuf" and other.dtype.kind != "c":
         axis = 0 if x.ndim == 1 or other.shape[-1] == 1 else 1
         return scale_sparse(c, other.ravel(), axis, divide, dtype)
@@ -170,7 +171,7 @@ def _with_dense(c: Compressed, name: str, other: np.ndarray, dtype: np.dtype) ->
     data = np.empty(len(c.data), dtype)
     for lo, hi, rows, columns in places(c):
         with np.errstate(all="ignore"):
-            OPS[name](c.data[lo:hi], other[rows, columns], out=data[lo:hi])
+            OPS[name](c.data[lo:hi], other[rows, columns], out=data[lo:hi], casting="unsafe")
     return with_data(c, data)
 
 
@@ -193,5 +194,5 @@ def _sparse_pair(name: str, x1: Any, x2: Any) -> Any:
             data = OPS[name](a.data[found], theirs).astype(dtype, copy=False)
             return with_data(a._replace(indices=a.indices[found], indptr=np.searchsorted(found, a.indptr)), data)
         others = np.zeros(len(a.data), b.data.dtype)
-        others[found] = theirs
+        others[found] += theirs  # a stored -0.0 is a zero like those around it
         return with_data(a, OPS[name](a.data, others).astype(dtype, copy=False))

@@ -69,7 +69,8 @@ def sums(x: Any, axes: Axes, dtype: np.dtype | None = None) -> Sums:
         with np.errstate(all="ignore"):
             x = x if x.dtype == dtype else x.astype(dtype)
             return Sums(np.sum(x, axis=axes, dtype=sum_dtype(dtype), keepdims=True), n)
-    c = compressed(x)
+    # What is cast to integers is an element, not each of its duplicates.
+    c = compressed(x, canonical=dtype.kind in "biu" and x.dtype.kind in "fc")
     if dtype.kind == "c":
         real, imag = (c._replace(data=read_only(np.ascontiguousarray(part))) for part in (c.data.real, c.data.imag))
         return Sums(as_complex(_sums(real, axes, np.dtype(float)), _sums(imag, axes, np.dtype(float))), n)

@@ -48,7 +48,8 @@ def axis_scale(
     op : {"multiply", "divide"}
         What to do with them.
     out : the same object as x, optional
-        Work in the buffer of x, CSC too. It must be writable and of the result's dtype.
+        Work in the buffer of x, CSC too. It must be writable and of the result's dtype; and without duplicates, if a
+        factor is infinite, or zero in a division.
     zero_division : {"ieee", "one"}
         For op="divide": what a factor of zero does. "ieee": inf or NaN in the stored values. "one": nothing, the row or
         column stays.
@@ -102,7 +103,14 @@ def axis_scale(
         factors = np.where(factors == 0, factors.dtype.type(1), factors)
     if not is_sparse(x):
         return scale_dense(x, factors, axis, op, dtype, out)
-    return scale_sparse(compressed(x), factors, axis, op == "divide", dtype, out)
+    c = compressed(x, canonical=not is_linear(factors, op == "divide"))
+    return scale_sparse(c, factors, axis, op == "divide", dtype, out)
+
+
+def is_linear(factors: Any, divide: bool) -> bool:
+    """Whether scaling each of several duplicates is scaling their sum: not times inf, nor over zero."""
+    with np.errstate(all="ignore"):
+        return bool(np.all(np.not_equal(factors, 0) if divide else np.isfinite(factors)))
 
 
 def scaled_dtype(x: np.dtype, factors: np.dtype, op: Op) -> np.dtype:
