@@ -18,8 +18,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 KERNELS = "src/kernels_cy/_kernels.pxi"
-# What runs first stops most of them.
-FIRST = ("test_kernels", "test_reductions", "test_elementwise", "test_dask", "test_refused", "test_pp", "test_bits")
+# What runs first, and stops most of them; then the whole suite.
+FIRST = {
+    "_kernels.pxi": ("test_kernels",),
+    "_lazy.py": ("test_dask_graphs", "test_dask"),
+    "_blocks.py": ("test_bits", "test_processes"),
+    "_config.py": ("test_import", "test_processes"),
+    "_engines.py": ("test_import",),
+    "_backed.py": ("test_containers",),
+    "_other.py": ("test_containers",),
+}
+FIRST_OF_OTHERS = ("test_reductions", "test_elementwise", "test_refused", "test_pp")
 SWAPS = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "==", "+": "-", "-": "+", "*": "+", "//": "*"}
 SWAPS |= {"+=": "-=", "|=": "&=", "and": "or", "or": "and", "True": "False", "False": "True"}
 OPERATOR = re.compile(r"(?<= )(<=|>=|==|!=|//|\+=|\|=|<|>|\+|-|\*|and|or)(?= )|\b(True|False|[0-9]+)\b")
@@ -66,13 +75,12 @@ def cython_code(text):
     return lines
 
 
-def run(tree, python, tests):
+def run(tree, python, *options):
     """Whether the tests pass, and the first that did not."""
-    options = ["-q", "-x", "-n", "2", "--dist", "worksteal", "-p", "no:cacheprovider", "--no-header"]
     environment = os.environ | {"PYTHONPATH": str(tree), "HYPOTHESIS_PROFILE": "ci", "CSRAXIS_CPU": "x86-64-v3"}
     try:
         done = subprocess.run(
-            [python, "-m", "pytest", *options, *tests],
+            [python, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header", *options],
             cwd=tree,
             env=environment,
             capture_output=True,
@@ -112,9 +120,9 @@ def main():
     shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", "build", "*.so", "*.egg-info"))
     (tree / "csraxis").symlink_to("src")
     assert build(tree, sys.executable), "the unchanged tree must build"
-    names = [path.relative_to(tree).as_posix() for path in sorted((tree / "tests").glob("test_*.py"))]
-    names.sort(key=lambda name: not any(name.endswith(f"/{first}.py") for first in FIRST))
-    names.remove("tests/test_bench.py")
+    # With both engines everything outside of the kernels would run twice.
+    half = ["-k", "not numba"]
+    whole = [*half, "-n", "2", "--dist", "worksteal", "--ignore", "tests/test_bench.py", "tests"]
     survived = 0
     for number, (name, line, column, old, new) in enumerate(mutations[options.skip :], options.skip):
         path = tree / name
@@ -126,7 +134,10 @@ def main():
         if name == KERNELS and not build(tree, sys.executable):
             passed, what = False, "does not build"
         else:
-            passed, what = run(tree, sys.executable, names)
+            first = [f"tests/{test}.py" for test in FIRST.get(path.name, FIRST_OF_OTHERS)]
+            passed, what = run(tree, sys.executable, *half, *first)
+            if passed:
+                passed, what = run(tree, sys.executable, *whole)
         survived += passed
         verdict = "SURVIVED" if passed else "caught"
         by = lines[line].strip() if passed else what

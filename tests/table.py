@@ -556,9 +556,9 @@ def markdown(cells: list[Outcome]) -> str:
     lines = [
         "# What comes out: function x container x dtype",
         "",
-        "Written by `python tests/table.py --markdown docs/reference.md`: in each cell the result equals the dense oracle of",
-        "`tests/reference.py`, or it is an error of the list below. What differs from NumPy, SciPy and scanpy, and why, is",
-        "[on a page of its own](differences.md).",
+        "Written by `python tests/table.py --markdown docs/reference.md`. In each cell the result equals the oracle",
+        "(`tests/reference.py`), or is an error of the list below. What differs from NumPy, SciPy and scanpy, and why,",
+        "is [on a page of its own](differences.md).",
         "",
         f"{len(cells):,} cells: {len(CALLS)} calls of {len(_names())} functions x {len(CONTAINERS)} containers x "
         f"{len(DTYPES)} dtypes x {len(MATRICES)} matrices (the slower containers with {len(FEW_DTYPES)} dtypes; empty "
