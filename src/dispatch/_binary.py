@@ -185,8 +185,10 @@ def _sparse_pair(name: str, x1: Any, x2: Any) -> Any:
         b = compressed(native(b).asformat(x1.format), canonical=True)
     where = np.empty(len(a.data), np.int64)
     kernel = kernels()
-    b_indices = read_only(b.indices.astype(a.indices.dtype, copy=False))
-    run_rows(a, lambda start, stop: kernel.match_major(a.indices, a.indptr, start, stop, b_indices, b.indptr, where))
+    # In the wider of the two types: an index of 64 bits may not fit into 32.
+    wide = np.promote_types(a.indices.dtype, b.indices.dtype)
+    of_a, of_b = (read_only(c.indices.astype(wide, copy=False)) for c in (a, b))
+    run_rows(a, lambda start, stop: kernel.match_major(of_a, a.indptr, start, stop, of_b, b.indptr, where))
     found = np.flatnonzero(where >= 0)
     theirs = b.data[where[found]]
     with np.errstate(all="ignore"):

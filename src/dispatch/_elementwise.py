@@ -9,7 +9,7 @@ from ._config import kernels
 from ._inputs import compressed, container, float_dtype, is_dask, is_sparse, with_data
 from ._other import delegated
 from ._pieces import row_pieces, run_rows
-from ._scaling import check_out, own_buffer
+from ._scaling import check_dense_out, check_out, own_buffer
 
 
 class Unary(NamedTuple):
@@ -304,8 +304,7 @@ def apply(name: str, x: Any, dtype: np.dtype, out: Any = None) -> Any:
     """The function of that name in memory, with a result in `dtype`."""
     ufunc, floating, has_kernel = UNARY[name]
     if not is_sparse(x):
-        if out is not None and (x.dtype != dtype or not x.flags.writeable):
-            raise ValueError(f"out must be writable and of dtype {dtype}; x has dtype {x.dtype}")
+        check_dense_out(x, out, dtype)
         with np.errstate(all="ignore"):
             return np.asarray(ufunc(x.astype(dtype, copy=False) if floating else x, out=out))
     c = compressed(x, canonical=True)

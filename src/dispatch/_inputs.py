@@ -60,7 +60,12 @@ def container(x: Any, name: str = "x") -> Any:
 
     Other sparse formats are converted to csr, and a dataset on disk is loaded.
     """
-    if is_sparse(x) or is_dask(x):
+    if is_dask(x):
+        check_dtype(x.dtype, name)
+        return x
+    if sp.issparse(x):
+        _check_outline(x, name)
+    if is_sparse(x):
         check_dtype(x.dtype, name)
         return x
     if isinstance(x, np.ndarray | np.generic) and not isinstance(x, np.ma.MaskedArray):
@@ -78,6 +83,17 @@ def container(x: Any, name: str = "x") -> Any:
     raise TypeError(f"{name} must be a {ACCEPTED}; got {what}")
 
 
+def _check_outline(x: Any, name: str) -> None:
+    """ValueError unless a sparse x has lengths for a shape, and an array of values: its other properties need both."""
+    shape = x.shape
+    if not isinstance(shape, tuple) or not shape or not all(isinstance(n, int | np.integer) and n >= 0 for n in shape):
+        raise ValueError(f"{name}.shape must be a tuple of lengths, got {shape}")
+    if is_sparse(x) and len(shape) > 2:
+        raise ValueError(f"{name}.shape must have one or two lengths, got {shape}")
+    if hasattr(x, "data"):  # not dok
+        _array(x.data, f"{name}.data")
+
+
 def streamed(x: Any) -> Any:
     """As `container`, but a dataset on disk stays there: it is read block by block."""
     return x if is_backed(x) else container(x)
@@ -86,6 +102,8 @@ def streamed(x: Any) -> Any:
 def to_csr(x: Any, name: str) -> Any:
     """A sparse x of another format as csr. Duplicates stay: to add them here might wrap."""
     coo = x.tocoo()
+    if not isinstance(coo.coords, tuple) or len(coo.coords) != coo.ndim:
+        raise ValueError(f"{name}.coords must be a tuple of {coo.ndim} arrays, got {coo.coords!r}")
     data = _vector(coo.data, f"{name}.data")
     rows, columns = (np.zeros(len(data), np.int32), coo.coords[0]) if coo.ndim == 1 else (coo.row, coo.col)
     n_rows, n_columns = (1, *coo.shape)[-2:]
@@ -189,10 +207,14 @@ def _is_canonical(c: Compressed) -> bool:
     return c.source.has_canonical_format
 
 
-def _vector(array: Any, name: str) -> np.ndarray:
+def _array(array: Any, name: str) -> np.ndarray:
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{name} must be a numpy.ndarray, got {type(array).__name__}")
-    if array.ndim != 1:
+    return array
+
+
+def _vector(array: Any, name: str) -> np.ndarray:
+    if _array(array, name).ndim != 1:
         raise ValueError(f"{name} must be 1-D, got shape {array.shape}")
     return np.asarray(array)
 
@@ -265,7 +287,7 @@ def with_data(c: Compressed, data: np.ndarray) -> Any:
 
 def assemble(cls: Any, shape: tuple[int, ...], data: np.ndarray, indices: np.ndarray, indptr: np.ndarray) -> Any:
     """A container of exactly these arrays: SciPy's constructor would look at them, and might change their types."""
-    result = cls(shape, dtype=data.dtype)
+    result = cls(shape, dtype=data.dtype.newbyteorder("="))
     result.data, result.indices, result.indptr = data, indices, indptr
     return result
 

@@ -256,8 +256,20 @@ def _in_chunks(operand: Any, x: da.Array, axes: tuple[int, ...], name: str) -> d
     for length in lengths:
         _check_known(length, name)
     if is_dask(operand):
-        return operand.rechunk(chunks)
+        return operand if operand.chunks == chunks else _checked(operand).rechunk(chunks)
     return _from_memory(operand, chunks)
+
+
+def _checked(x: da.Array) -> da.Array:
+    """The same, where sparse chunks are looked at before SciPy cuts them: it reads outside of malformed ones."""
+    if not is_sparse(x._meta):
+        return x
+    name = f"csraxis-checked-{tokenize(x.name)}"
+    return _blockwise(_native, name, x.dtype, x, tuple(range(x.ndim)), meta=x._meta)
+
+
+def _native(chunk: Any) -> Any:
+    return native(compressed(chunk)) if is_sparse(chunk) else chunk
 
 
 def _check_known(length: float, name: str) -> None:

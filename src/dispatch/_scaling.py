@@ -128,6 +128,7 @@ def scale_sparse(c: Compressed, factors: np.ndarray, axis: int, divide: bool, dt
     if axis != c.major and (out is not None or dtype.kind == "c"):  # before anything is written, or read by NumPy
         check_all_indices(c)
     data = out.data[: len(c.data)] if out is not None else np.empty(len(c.data), dtype)
+    factors = apart_from(out is not None, factors, data)
     if dtype.kind == "c":
         _scale_complex(c, factors, axis, divide, data)
         return out if out is not None else with_data(c, data)
@@ -163,8 +164,8 @@ def _scale_complex(c: Compressed, factors: np.ndarray, axis: int, divide: bool, 
 
 
 def scale_dense(x: np.ndarray, factors: np.ndarray, axis: int, op: Op, dtype: np.dtype, out: Any) -> np.ndarray:
-    if out is not None and (x.dtype != dtype or not x.flags.writeable):
-        raise ValueError(f"out must be writable and of dtype {dtype}; x has dtype {x.dtype}")
+    check_dense_out(x, out, dtype)
+    factors = apart_from(out is not None, factors, x)
     result = x if out is not None else np.empty(x.shape, dtype)
     factors = factors[:, None] if axis == 0 and x.ndim == 2 else factors
     if dtype.kind == "f":
@@ -202,6 +203,28 @@ def check_out(c: Compressed, x: Any, out: Any, dtype: np.dtype) -> None:
         raise ValueError("out=x needs a writable x.data; it is read-only")
     if not x.data.flags.c_contiguous:
         raise ValueError("out=x needs a contiguous x.data")
+    for part in ("indices", "indptr"):  # they would change while they are used
+        if np.shares_memory(x.data[: len(c.data)], getattr(x, part)):
+            raise ValueError(f"out=x needs an x.data of its own; it overlaps x.{part}")
+
+
+def check_dense_out(x: np.ndarray, out: Any, dtype: np.dtype) -> None:
+    """ValueError unless `out` is None, or an ndarray that can hold the result."""
+    if out is None:
+        return
+    if x.dtype != dtype or not x.flags.writeable:
+        raise ValueError(f"out must be writable and of dtype {dtype}; x has dtype {x.dtype}")
+    reach = x.itemsize
+    for stride, n in sorted(zip(map(abs, x.strides), x.shape)):  # each step goes over all that the shorter ones reach
+        if n > 1 and x.size:
+            if stride < reach:
+                raise ValueError("out must not overlap itself: elements of x share memory")
+            reach += stride * (n - 1)
+
+
+def apart_from(in_place: bool, factors: np.ndarray, data: np.ndarray) -> np.ndarray:
+    """The factors: a copy, where they lie in the buffer that is written."""
+    return factors.copy() if in_place and np.may_share_memory(factors, data) else factors
 
 
 def as_factors(factors: Any, shape: tuple[int, ...], axis: int) -> np.ndarray:
