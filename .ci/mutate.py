@@ -75,8 +75,8 @@ def cython_code(text):
     return lines
 
 
-def run(tree, python, *options):
-    """Whether the tests pass, and the first that did not."""
+def run(tree, python, seconds, *options):
+    """Whether the tests pass in that time, and the first that did not."""
     environment = os.environ | {"PYTHONPATH": str(tree), "HYPOTHESIS_PROFILE": "ci", "CSRAXIS_CPU": "x86-64-v3"}
     try:
         done = subprocess.run(
@@ -85,7 +85,7 @@ def run(tree, python, *options):
             env=environment,
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=seconds,
         )
     except subprocess.TimeoutExpired:
         return False, "timeout"
@@ -135,9 +135,9 @@ def main():
             passed, what = False, "does not build"
         else:
             first = [f"tests/{test}.py" for test in FIRST.get(path.name, FIRST_OF_OTHERS)]
-            passed, what = run(tree, sys.executable, *half, *first)
+            passed, what = run(tree, sys.executable, 240, *half, *first)
             if passed:
-                passed, what = run(tree, sys.executable, *whole)
+                passed, what = run(tree, sys.executable, 900, *whole)
         survived += passed
         verdict = "SURVIVED" if passed else "caught"
         by = lines[line].strip() if passed else what

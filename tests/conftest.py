@@ -9,8 +9,12 @@ import csraxis as cx
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=50)
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True)
+# For the suite once more: on another installation, with one engine.
+hypothesis.settings.register_profile("again", deadline=None, max_examples=10, derandomize=True)
 hypothesis.settings.register_profile("long", deadline=None, max_examples=2000)
-hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
+hypothesis.settings.load_profile(PROFILE)
+LONG, AGAIN = PROFILE == "long", PROFILE == "again"
 
 ENGINES = ("cython", "numba")
 # Engines that must be there: CI sets it, so that a missing one fails instead of being skipped.

@@ -49,6 +49,7 @@ VALUES = {
     "float32": partial(fractions, dtype="float32"),
 }
 EXACT = ("counts", "integers")
+FRACTIONAL = ("float64", "float32")
 
 CHUNKS = {
     "one by one": (1, 1),

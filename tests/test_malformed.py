@@ -15,6 +15,7 @@ import scipy.sparse as sp
 
 import csraxis as cx
 import malformed
+from conftest import AGAIN
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="each case is run in a fork")
 
@@ -35,6 +36,7 @@ def run(engine, group):
     return json.loads(process.stdout)
 
 
+@pytest.mark.skipif(AGAIN, reason="long; it ran before")
 @pytest.mark.parametrize("group", [group for group in malformed.GROUPS if group != "dask"])
 def test_every_function_with_every_malformed_input(engine, group):
     rows = run(engine, group)
@@ -44,6 +46,7 @@ def test_every_function_with_every_malformed_input(engine, group):
     assert outcomes == ({"error"} if group == "coo" else {"error", "answer"})
 
 
+@pytest.mark.skipif(AGAIN, reason="long; it ran before")
 def test_every_function_with_malformed_chunks():
     pytest.importorskip("dask")
     # Chunks go through the same kernels: one engine is enough.

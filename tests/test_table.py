@@ -3,6 +3,7 @@
 import pytest
 
 import table
+from conftest import AGAIN
 
 
 def assert_no_failures(cells):
@@ -10,6 +11,7 @@ def assert_no_failures(cells):
     assert not failed, f"{len(failed)} of {len(cells)}:\n" + "\n".join(failed[:20])
 
 
+@pytest.mark.skipif(AGAIN, reason="long; it ran before")
 def test_in_memory(engine):
     cells = list(table.outcomes(slow=False))
     assert_no_failures(cells)
@@ -17,6 +19,7 @@ def test_in_memory(engine):
     assert raised == {refusal.words for refusal in table.REFUSALS}
 
 
+@pytest.mark.skipif(AGAIN, reason="long; it ran before")
 def test_on_dask_and_on_disk():
     if not any(container.kind in table.SLOW for container in table.CONTAINERS.values()):
         pytest.skip("neither dask nor anndata is installed")
