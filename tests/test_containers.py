@@ -277,3 +277,31 @@ def test_masked_arrays_are_refused():
             cx.multiply(*pair)
     with pytest.raises(TypeError, match="factors must be an array"):
         cx.axis_scale(np.eye(3), x[0], axis=0)
+
+
+def test_arguments_are_checked_for_other_libraries_too():
+    xp = pytest.importorskip("array_api_strict")
+    x = xp.asarray(np.eye(3, dtype=np.float32))
+    for error, call in (
+        (ValueError, lambda: cx.axis_scale(x, x[0, :], axis=1, op="add")),
+        (ValueError, lambda: cx.axis_scale(x, x[0, :], axis=1, op="divide", zero_division="two")),
+        (ValueError, lambda: cx.axis_scale(x, x[0, :2], axis=1)),
+        (ValueError, lambda: cx.normalize(x, target_sum=-1.0)),
+        (ValueError, lambda: cx.normalize(x[0, :])),
+        (TypeError, lambda: cx.normalize(xp.astype(x, xp.complex64))),
+        (ValueError, lambda: cx.to_dense(x, order="K")),
+        (TypeError, lambda: cx.gram(x, dtype=xp.int64)),
+        (MemoryError, lambda: cx.gram(x, max_bytes=10)),
+    ):
+        with pytest.raises(error):
+            call()
+    assert cx.axis_scale(x, xp.asarray(np.ones(3)), axis=1).dtype == xp.float32
+
+
+def test_a_bad_index_on_disk_is_named_by_its_position_there(stored, monkeypatch):
+    monkeypatch.setattr("csraxis.dispatch._backed.BLOCK_VALUES", 2)
+    dataset = stored(sp.csr_matrix(np.eye(9)))
+    dataset.group["indices"][7] = 9
+    for call in (cx.sum, cx.sqrt, cx.gram):
+        with pytest.raises(ValueError, match=r"x\.indices\[7\] is 9"):
+            call(dataset)

@@ -269,3 +269,41 @@ def test_other_dtypes(kind, dtype):
     names += ["multiply python int", "multiply vector", "multiply dense", "divide float64"]
     names += [] if dense.dtype.kind == "c" else ["var 0 False", "std None False", "normalize 1 log1p", "normalize 0"]
     compare(KINDS[kind](dense), lazy(dense, kind, (3, 2)), {name: CALLS[name] for name in names}, True)
+
+
+def test_two_sparse_arrays_of_unknown_size():
+    """An implicit zero beside an infinity stays zero, as in memory."""
+    a, b = np.array([[np.inf, 1, 2], [0, 3, 4.0], [5, 6, 7]]), np.array([[0, 1, 1], [1, 1, 1], [0, 0, 1.0]])
+    keep = da.from_array(np.array([True, False, True]), chunks=2)
+    filtered = [lazy(x, "csr_array", (2, 3))[keep] for x in (a, b)]
+    expected = cx.multiply(*(sp.csr_array(x[::2]) for x in (a, b))).toarray()
+    assert cx.to_dense(cx.multiply(*filtered)).compute(scheduler="sync").tolist() == expected.tolist()
+
+
+def test_classes_in_memory_have_layers_of_their_own():
+    x = lazy(whole_numbers(4, 6, float), "csr_array", 2)
+    operands = [cls(whole_numbers(4, 6, float)) for cls in (sp.csr_array, sp.csr_matrix)]
+    made = dask.compute(*(cx.multiply(operand, x) for operand in operands), scheduler="sync")
+    assert [type(one) for one in made] == [sp.csr_array, sp.csr_matrix]
+
+
+def test_a_smaller_sparse_operand_and_empty_chunks_beside_one_in_memory():
+    x = whole_numbers(2, 3, float)
+    row = sp.csr_array(np.array([1.0, 0, 2]))
+    expected = x * row.toarray()
+    for pair in ((row, lazy(x, "csr_array", 2)), (lazy(x, "csr_array", 2), row)):
+        assert cx.to_dense(cx.multiply(*pair)).compute(scheduler="sync").tolist() == expected.tolist()
+    ones = da.from_array(np.ones((1, 3)), chunks=((1, 0), (3,)))
+    assert cx.to_dense(cx.multiply(sp.csr_array(x), ones)).compute(scheduler="sync").tolist() == x.tolist()
+
+
+def test_every_operand_comes_in_its_declared_type():
+    x = da.from_array(np.full((4, 4), 0.1), chunks=2)
+    lying = x.map_blocks(sp.csr_array, dtype="f4", meta=sp.csr_array((0, 0), dtype="f4"))
+    right = lazy(np.ones((4, 4), "f4"), "csr_array", 2)
+    for call in (cx.multiply, cx.divide):
+        made = call(right, lying)
+        assert made.compute(scheduler="sync").dtype == made.dtype == np.float32
+    factors = da.from_array(np.full(4, 2.5), chunks=2).map_blocks(np.asarray, meta=np.empty(0, int))
+    made = cx.axis_scale(lazy(np.ones((4, 4), int), "csr_array", 2), factors, axis=0)
+    assert made.compute(scheduler="sync").dtype == made.dtype == np.int64

@@ -388,3 +388,30 @@ def test_gram_refuses_what_is_too_large(engine):
     for dtype in (int, complex, np.float16):
         with pytest.raises(TypeError, match="dtype of a Gram matrix must be"):
             cx.gram(np.eye(3), dtype=dtype)
+
+
+def test_an_error_names_the_operand():
+    bad = sp.csr_array(np.eye(3))
+    bad.indices[1] = 7
+    for call, name in (
+        (lambda: cx.multiply(np.ones(3), bad), "x2"),
+        (lambda: cx.multiply(bad, np.ones(3)), "x1"),
+        (lambda: cx.divide(np.eye(3), bad), "x2"),
+        (lambda: cx.divide(sp.csr_array(np.eye(3)), bad), "x2"),
+    ):
+        with pytest.raises(ValueError, match=rf"^{name}\.indices\[1\] is 7"):
+            call()
+    with pytest.raises(OverflowError):
+        cx.multiply(sp.csr_array(np.eye(3, dtype=np.int8)), 10**30)
+
+
+@pytest.mark.parametrize("function", [cx.multiply, cx.divide])
+def test_duplicates_times_infinity_or_over_zero_are_one_element(function):
+    x = sp.csr_array((np.array([2.0, -1.0]), np.array([0, 0]), np.array([0, 2])), shape=(1, 2))
+    factor = np.inf if function is cx.multiply else 0.0
+    for other in (factor, np.array([factor, 1]), np.array([[factor, 1]])):
+        assert function(x, other).toarray().tolist() == [[np.inf, 0]]
+    op = function.__name__
+    assert cx.axis_scale(x, np.array([factor]), axis=0, op=op).toarray().tolist() == [[np.inf, 0]]
+    with pytest.raises(ValueError, match="without duplicates"):
+        cx.axis_scale(x, np.array([factor]), axis=0, op=op, out=x)

@@ -349,3 +349,21 @@ def test_one_pass_over_logged_counts_is_enough(monkeypatch):
     monkeypatch.setattr(_partials, "_add_records", lambda *args: passes.append(1) or add_records(*args))
     cx.var(logged, axis=0)
     assert len(passes) == 1
+
+
+def test_products_that_overflow_beside_an_implicit_zero():
+    """In memory, in chunks, and in blocks of one call: zero, unless a factor is infinite."""
+    rows = np.array([[1e200, 1e200, 0], [1e200, 1e200, 1], [np.inf, 1e200, 0], [-np.inf, 2, 2]])
+    expected = [0, np.inf, np.nan, -np.inf]
+    for cls in (sp.csr_array, sp.csc_array):
+        np.testing.assert_array_equal(cx.prod(cls(rows), axis=1), expected)
+        np.testing.assert_array_equal(cx.prod(cls(rows.T), axis=0), expected)
+    da = pytest.importorskip("dask.array")
+    for chunks in ((1, 1), (2, 2), (4, 1)):
+        lazy = da.from_array(rows, chunks).map_blocks(sp.csr_array)
+        np.testing.assert_array_equal(cx.prod(lazy, axis=1).compute(scheduler="sync"), expected)
+
+
+def test_products_of_narrow_duplicates_do_not_wrap():
+    x = sp.csr_array((np.int8([100, 100]), np.array([0, 0]), np.array([0, 2])), shape=(1, 1))
+    assert cx.prod(x) == cx.prod(x, axis=0)[0] == cx.sum(x) == 200

@@ -161,7 +161,7 @@ MALFORMED = {
     "indptr decreases": (_set("indptr", 2, 0), r"indptr must not decrease, but indptr\[1\] = \d+, indptr\[2\] = 0"),
     "indptr negative": (_set("indptr", 1, -1), r"indptr must not decrease, but indptr\[0\] = 0, indptr\[1\] = -1"),
     "indptr starts at 1": (_set("indptr", 0, 1), r"indptr\[0\] must be 0, got 1"),
-    "indptr ends too far": (_set("indptr", 4, 1000), r"indptr ends at 1000, but x\.data has \d+ entries"),
+    "indptr ends too far": (_set("indptr", 4, 1000), r"indptr ends at 1000, but x\d?\.data has \d+ entries"),
     "indptr short": (_replace("indptr", lambda a: a[:-1]), "indptr must have 5 entries for its shape, got 4"),
     "indptr long": (
         _replace("indptr", lambda a: np.append(a, a[-1])),
@@ -174,18 +174,18 @@ MALFORMED = {
         r"indptr\[4\] is \d+, beyond",
     ),
     "indptr 2-D": (_replace("indptr", lambda a: a[:, None]), r"indptr must be 1-D, got shape \(5, 1\)"),
-    "data short": (_replace("data", lambda a: a[:-1]), r"indptr ends at \d+, but x\.data has \d+ entries"),
-    "indices short": (_replace("indices", lambda a: a[:-1]), r"indptr ends at \d+, but x\.indices has \d+ entries"),
+    "data short": (_replace("data", lambda a: a[:-1]), r"indptr ends at \d+, but x\d?\.data has \d+ entries"),
+    "indices short": (_replace("indices", lambda a: a[:-1]), r"indptr ends at \d+, but x\d?\.indices has \d+ entries"),
     "indices of floats": (_replace("indices", lambda a: a.astype(float)), "indices must be integers, got float64"),
     "indices 2-D": (_replace("indices", lambda a: a[:, None]), r"indices must be 1-D, got shape"),
     "indices a list": (_replace("indices", list), "indices must be a numpy.ndarray, got list"),
 }
 # These are found by whatever uses an index.
 BAD_INDEX = {
-    "an index too high": (_set("indices", 3, 5), r"x\.indices\[3\] is 5, but (columns|rows) go from 0 to 4"),
-    "an index negative": (_set("indices", -1, -1), r"x\.indices\[\d+\] is -1, but (columns|rows) go from 0 to 4"),
-    "an index far away": (_set("indices", 0, 2**31 - 1), r"x\.indices\[0\] is 2147483647"),
-    "an index far below": (_set("indices", 0, -(2**31)), r"x\.indices\[0\] is -2147483648"),
+    "an index too high": (_set("indices", 3, 5), r"x\d?\.indices\[3\] is 5, but (columns|rows) go from 0 to 4"),
+    "an index negative": (_set("indices", -1, -1), r"x\d?\.indices\[\d+\] is -1, but (columns|rows) go from 0 to 4"),
+    "an index far away": (_set("indices", 0, 2**31 - 1), r"x\d?\.indices\[0\] is 2147483647"),
+    "an index far below": (_set("indices", 0, -(2**31)), r"x\d?\.indices\[0\] is -2147483648"),
 }
 
 

@@ -42,8 +42,8 @@ def multiply(x1: Any, x2: Any, /) -> Any:
 
     Returns
     -------
-    The class and format of the first sparse operand, else ndarray; a Dask array if one operand is one
-        Implicit zeros stay zero, also times inf or NaN.
+    The class and format of the first sparse operand of that shape, else ndarray; a Dask array if one operand is one
+        Implicit zeros stay zero, also times inf or NaN. A sparse operand that is broadcast counts as dense.
 
     Raises
     ------
@@ -120,18 +120,18 @@ def binary(name: str, x1: Any, x2: Any) -> Any:
     if is_sparse(x1) and is_sparse(x2):
         if x1.shape == x2.shape:
             return _sparse_pair(name, x1, x2)
-        if x1.shape == np.broadcast_shapes(x1.shape, x2.shape):
-            x2 = _partials.to_ndarray(x2)
+        if is_smaller(x1, x2):
+            x1 = _partials.to_ndarray(x1, name="x1")
         else:
-            x1 = _partials.to_ndarray(x1)
+            x2 = _partials.to_ndarray(x2, name="x2")
     if is_sparse(x2):
         check_shape(name, x2, x1)
         if name == "multiply":
-            return _sparse_with("multiply", x2, x1)
-        x2 = _partials.to_ndarray(x2)
+            return _sparse_with("multiply", x2, x1, "x2")
+        x2 = _partials.to_ndarray(x2, name="x2")
     elif is_sparse(x1):
         check_shape(name, x1, x2)
-        return _sparse_with(name, x1, x2)
+        return _sparse_with(name, x1, x2, "x1")
     return apply(name, x1, x2)
 
 
@@ -141,24 +141,33 @@ def apply(name: str, x1: Any, x2: Any) -> Any:
         return OPS[name](x1, x2)
 
 
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    return len(shape) <= len(to) and all(n in (1, of) for n, of in zip(shape[::-1], to[::-1]))
+
+
+def is_smaller(x: Any, of: Any) -> bool:
+    """Whether x broadcasts to the shape of the other, and not the other way round. (A length may be unknown: NaN.)"""
+    return _broadcasts(x.shape, of.shape) and not _broadcasts(of.shape, x.shape)
+
+
 def check_shape(name: str, x: Any, other: Any) -> None:
     """ValueError unless `other` broadcasts to the shape of the sparse x."""
     shape = getattr(other, "shape", ())
-    if len(shape) > x.ndim or any(n not in (1, of) for n, of in zip(shape[::-1], x.shape[::-1])):
+    if not _broadcasts(shape, x.shape):
         raise ValueError(f"{name}: an operand of shape {shape} does not broadcast to the sparse one's shape {x.shape}")
 
 
-def _sparse_with(name: str, x: Any, other: Any) -> Any:
+def _sparse_with(name: str, x: Any, other: Any, argument: str) -> Any:
     """A sparse x times or over a scalar, a vector or a dense array."""
     divide = name == "divide"
-    vector = np.size(other) == 1 or other.ndim == 1 or 1 in other.shape
-    c = compressed(x, canonical=not (vector and is_linear(other, divide)))
     if np.size(other) == 1:
         other = other if is_scalar(other) else other.ravel()[0]
-        dtype = apply(name, np.empty(0, x.dtype), other).dtype
+    dtype = apply(name, np.empty(0, x.dtype), other if is_scalar(other) else np.empty(0, other.dtype)).dtype
+    vector = np.size(other) == 1 or other.ndim == 1 or 1 in other.shape
+    c = compressed(x, canonical=not (vector and is_linear(other, divide)), name=argument)
+    if is_scalar(other):
         with np.errstate(all="ignore"):
             return with_data(c, OPS[name](c.data, other).astype(dtype, copy=False))
-    dtype = apply(name, np.empty(0, x.dtype), np.empty(0, other.dtype)).dtype
     if vector and dtype.kind in "iuf" and other.dtype.kind != "c":
         axis = 0 if x.ndim == 1 or other.shape[-1] == 1 else 1
         return scale_sparse(c, other.ravel(), axis, divide, dtype)

@@ -6,7 +6,7 @@ import numpy as np
 
 from . import _partials
 from ._config import kernels
-from ._inputs import compressed, container, float_dtype, is_dask, is_sparse, with_data
+from ._inputs import check_order, compressed, container, float_dtype, is_dask, is_sparse, with_data
 from ._other import delegated
 from ._pieces import row_pieces, run_rows
 from ._scaling import check_dense_out, check_out, own_buffer
@@ -308,7 +308,7 @@ def apply(name: str, x: Any, dtype: np.dtype, out: Any = None) -> Any:
         with np.errstate(all="ignore"):
             return np.asarray(ufunc(x.astype(dtype, copy=False) if floating else x, out=out))
     c = compressed(x, canonical=True)
-    check_out(c, x, out, dtype)
+    check_out(c, out, dtype)
     data = out.data[: len(c.data)] if out is not None else np.empty(len(c.data), dtype)
     kernel = getattr(kernels(), name) if has_kernel and dtype.kind == "f" else None
 
@@ -355,8 +355,7 @@ def to_dense(x: Any, /, *, order: Literal["C", "F"] = "C") -> Any:
            [0, 0, 3]])
     """
     x = container(x)
-    if order not in ("C", "F"):
-        raise ValueError(f'order must be "C" or "F", got {order!r}')
+    check_order(order)
     if is_dask(x):
         from . import _lazy
 

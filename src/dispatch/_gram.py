@@ -1,5 +1,6 @@
 """The Gram matrix of the columns."""
 
+import operator
 import os
 from collections.abc import Iterable
 from functools import reduce
@@ -26,7 +27,8 @@ def gram(x: Any, /, *, dtype: DTypeLike | None = None, max_bytes: float | None =
     dtype : floating dtype, optional
         Of the result; default float64, in which the sums are formed in any case.
     max_bytes : float, optional
-        How large the m x m sums in float64 may be. Default: half of the machine's memory; `float("inf")` for no limit.
+        How large one m x m matrix of sums in float64 may be. Default: half of the machine's memory; `float("inf")` for
+        no limit. Each thread has one, and on Dask each block of rows until it is merged.
 
     Returns
     -------
@@ -52,10 +54,10 @@ def gram(x: Any, /, *, dtype: DTypeLike | None = None, max_bytes: float | None =
     """
     x = streamed(x)
     check_matrix("gram", x)
-    result = np.dtype(float if dtype is None else dtype)
+    result = np.dtype(float if dtype is None else dtype).newbyteorder("=")
     if result.char not in "fd":
         raise TypeError(f"dtype of a Gram matrix must be float32 or float64; got {result}")
-    _check_size(x.shape[1], max_bytes)
+    check_size(x.shape[1], max_bytes)
     if is_dask(x):
         from . import _lazy
 
@@ -65,7 +67,7 @@ def gram(x: Any, /, *, dtype: DTypeLike | None = None, max_bytes: float | None =
     return finish_gram(add_grams(map(partial_gram, rows)), result)
 
 
-def _check_size(m: float, max_bytes: float | None) -> None:
+def check_size(m: float, max_bytes: float | None) -> None:
     """MemoryError if m x m sums are too large; a length that Dask does not know is not."""
     limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2 if max_bytes is None else max_bytes
     if 8 * m * m > limit:
@@ -76,7 +78,7 @@ def _check_size(m: float, max_bytes: float | None) -> None:
 
 
 def partial_gram(x: Any) -> np.ndarray:
-    """The sums of products of one matrix, in float64; of a sparse one the upper triangle only."""
+    """The sums of products of one matrix, in float64; in the upper triangle at least."""
     x = container(x)
     if not is_sparse(x):
         out = np.zeros((x.shape[1], x.shape[1]))
@@ -85,7 +87,7 @@ def partial_gram(x: Any) -> np.ndarray:
             rows = x[start:stop].astype(float)
             with np.errstate(all="ignore"):
                 out += rows.T @ rows
-        return np.triu(out)
+        return out
     c = compressed(x, canonical=True)
     if c.major == 1:
         c = compressed(native(c).tocsr(), canonical=True)
@@ -102,12 +104,15 @@ def partial_gram(x: Any) -> np.ndarray:
 
 
 def add_grams(parts: Iterable[np.ndarray]) -> np.ndarray:
-    """Their sum, in their order."""
+    """Their sum, in their order, in the first of them."""
     with np.errstate(all="ignore"):
-        return reduce(np.add, parts)
+        return reduce(operator.iadd, parts)
 
 
-def finish_gram(upper: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The whole symmetric matrix of its upper triangle."""
+def finish_gram(sums: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The whole symmetric matrix of its upper triangle, in the same memory if it is of that type."""
     with np.errstate(all="ignore"):
-        return (upper + np.triu(upper, 1).T).astype(dtype, copy=False)
+        result = sums.astype(dtype, copy=False)
+    for i in range(len(result) - 1):
+        result[i + 1 :, i] = result[i, i + 1 :]
+    return result

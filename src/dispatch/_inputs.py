@@ -37,6 +37,7 @@ class Compressed(NamedTuple):
     n_minor: int
     major: int
     source: Any  # the SciPy object
+    name: str = "x"  # which argument it is
 
 
 def is_sparse(x: Any) -> bool:
@@ -118,7 +119,7 @@ def to_csr(x: Any, name: str) -> Any:
 
 def _places(array: Any, n: int, n_data: int, name: str) -> np.ndarray:
     """Row or column numbers of a COO matrix, checked."""
-    array = _integers(_vector(array, name), name)
+    array = integers(_vector(array, name), name)
     if len(array) != n_data:
         raise ValueError(f"{name} must have {n_data} entries, as the data; got {len(array)}")
     outside = (array < 0) | (array >= n)
@@ -147,6 +148,22 @@ def check_matrix(function: str, x: Any) -> None:
         raise ValueError(f"{function} needs a 2-D x; got shape {x.shape}")
     if x.dtype.kind == "c":
         raise TypeError(f"{function} takes real numbers; got x of dtype {x.dtype}")
+
+
+def check_options(op: str, zero_division: str) -> None:
+    """ValueError for another operation, or another way to divide by zero."""
+    if op not in ("multiply", "divide"):
+        raise ValueError(f'op must be "multiply" or "divide", got {op!r}')
+    if zero_division not in ("ieee", "one"):
+        raise ValueError(f'zero_division must be "ieee" or "one", got {zero_division!r}')
+    if zero_division == "one" and op != "divide":
+        raise ValueError('zero_division="one" needs op="divide"')
+
+
+def check_order(order: str) -> None:
+    """ValueError for another order of elements in memory."""
+    if order not in ("C", "F"):
+        raise ValueError(f'order must be "C" or "F", got {order!r}')
 
 
 def float_dtype(dtype: np.dtype) -> np.dtype:
@@ -180,12 +197,12 @@ def compressed(x: Any, *, canonical: bool = False, name: str = "x") -> Compresse
     n_major, n_minor = (1, x.shape[0]) if x.ndim == 1 else (x.shape[major], x.shape[1 - major])
     data, indices, indptr = (_vector(getattr(x, part), f"{name}.{part}") for part in ("data", "indices", "indptr"))
     check_dtype(data.dtype, f"{name}.data")
-    indices = _integers(indices, f"{name}.indices")
+    indices = integers(indices, f"{name}.indices")
     indptr = checked_indptr(indptr, n_major, len(data), len(indices), name)
     nnz = int(indptr[-1])
     data = np.ascontiguousarray(data[:nnz], data.dtype.newbyteorder("="))
     indices = np.ascontiguousarray(indices[:nnz])
-    c = Compressed(read_only(data), read_only(indices), read_only(indptr), n_major, n_minor, major, x)
+    c = Compressed(read_only(data), read_only(indices), read_only(indptr), n_major, n_minor, major, x, name)
     # True and True in one place are True, not two.
     if not (canonical or data.dtype.kind == "b") or _is_canonical(c):
         return c
@@ -219,7 +236,7 @@ def _vector(array: Any, name: str) -> np.ndarray:
     return np.asarray(array)
 
 
-def _integers(array: np.ndarray, name: str) -> np.ndarray:
+def integers(array: np.ndarray, name: str) -> np.ndarray:
     """Indices as the kernels take them: int32 or int64 in native byte order."""
     if array.dtype.kind not in "iu":
         raise ValueError(f"{name} must be integers, got {array.dtype}")
@@ -232,7 +249,7 @@ def _integers(array: np.ndarray, name: str) -> np.ndarray:
 
 def checked_indptr(indptr: np.ndarray, n_major: int, n_data: int, n_indices: int, name: str) -> np.ndarray:
     """The row pointers in int64, if they are those of a matrix with so many rows, values and indices."""
-    indptr = _integers(indptr, f"{name}.indptr").astype(np.int64)
+    indptr = integers(indptr, f"{name}.indptr").astype(np.int64)
     if len(indptr) != n_major + 1:
         raise ValueError(f"{name}.indptr must have {n_major + 1} entries for its shape, got {len(indptr)}")
     if indptr[0] != 0:
@@ -260,7 +277,7 @@ def read_only(array: np.ndarray) -> np.ndarray:
 def raise_bad_index(c: Compressed, position: int) -> NoReturn:
     """The error for an index outside the matrix."""
     raise ValueError(
-        f"x.indices[{position}] is {c.indices[position]}, but {'columns' if c.major == 0 else 'rows'} "
+        f"{c.name}.indices[{position}] is {c.indices[position]}, but {'columns' if c.major == 0 else 'rows'} "
         f"go from 0 to {c.n_minor - 1}"
     )
 

@@ -35,7 +35,7 @@ def reduce(
     dtype: np.dtype,
 ) -> list[da.Array]:
     """One array for each of `finishes`: partials of every chunk, merged along `axes` in chunk order."""
-    merged_name = f"csraxis-{name}-{tokenize(x.name, partial_of, axes)}"
+    merged_name = f"csraxis-{name}-{tokenize(x.name, x.dtype, partial_of, axes)}"
     partials = _blockwise(partial_of, f"{merged_name}-chunk", x.dtype, x, tuple(range(x.ndim)))
     kept = [range(1) if axis in axes else range(n) for axis, n in enumerate(x.numblocks)]
     graph: dict[Any, Any] = {}
@@ -76,13 +76,13 @@ def _merge_in_order(graph: dict[Any, Any], result: tuple, keys: list[Any], combi
 
 def gram(x: da.Array, dtype: np.dtype) -> da.Array:
     """See `csraxis.gram`. Each block of rows gives one matrix of sums."""
-    name = f"csraxis-gram-{tokenize(x.name, dtype)}"
+    name = f"csraxis-gram-{tokenize(x.name, x.dtype, dtype)}"
     n_rows, n_columns = x.numblocks
     graph: dict[Any, Any] = {
         (f"{name}-chunk", i): (_gram_of_row, [(x.name, i, j) for j in range(n_columns)], x.dtype) for i in range(n_rows)
     }
-    _merge_in_order(graph, (f"{name}-sum", 0, 0), [(f"{name}-chunk", i) for i in range(n_rows)], _gram.add_grams)
-    graph[(name, 0, 0)] = (_gram.finish_gram, (f"{name}-sum", 0, 0), dtype)
+    _merge_in_order(graph, (f"{name}-sum", 0, 0), [(f"{name}-chunk", i) for i in range(n_rows)], _merge_grams)
+    graph[(name, 0, 0)] = (_finish_gram, (f"{name}-sum", 0, 0), dtype)
     m = x.shape[1]
     dependencies: list[Any] = [x]
     layers = HighLevelGraph.from_collections(name, graph, dependencies)
@@ -97,6 +97,14 @@ def _gram_of_row(blocks: list[Any], dtype: np.dtype) -> np.ndarray:
     if all(is_sparse(block) for block in blocks):
         return _gram.partial_gram(sp.hstack([native(compressed(block)) for block in blocks], format="csr"))
     return _gram.partial_gram(np.hstack([_partials.to_ndarray(block) for block in blocks]))
+
+
+def _merge_grams(parts: list[np.ndarray]) -> np.ndarray:
+    return _gram.add_grams([parts[0].copy(), *parts[1:]])  # a task does not change what it gets
+
+
+def _finish_gram(sums: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return _gram.finish_gram(sums.copy(), dtype)
 
 
 def axis_scale(x: da.Array, factors: Any, *, axis: int, op: str, out: Any, zero_division: str) -> da.Array:
@@ -153,7 +161,7 @@ def unary(name: str, x: da.Array, *, out: Any = None) -> da.Array:
 def to_dense(x: da.Array, *, order: str) -> da.Array:
     """See `csraxis.to_dense`."""
     block = partial(_elementwise.to_dense, order=order)  # type: ignore[arg-type]
-    name = f"csraxis-to_dense-{tokenize(x.name, order)}"
+    name = f"csraxis-to_dense-{tokenize(x.name, x.dtype, order)}"
     return _blockwise(block, name, x.dtype, x, tuple(range(x.ndim)))
 
 
@@ -165,36 +173,31 @@ def binary(name: str, x1: Any, x2: Any) -> da.Array:
         block = partial(_dense_pair, name=name, dtypes=tuple(x.dtype if is_dask(x) else None for x in (x1, x2)))
         return da.core.elemwise(block, _broadcastable(x1), _broadcastable(x2), dtype=dtype)
     # x is the sparse operand whose shape the result has, as in memory.
-    swapped = not sparse[0] or (sparse[1] and _broadcasts_to(x1, x2))
+    swapped = not sparse[0] or (sparse[1] and _binary.is_smaller(x1, x2))
     x, other = (x2, x1) if swapped else (x1, x2)
     block = partial(_pair, name=name, swapped=swapped)
     meta = np.empty((0,) * x.ndim, dtype) if swapped and name == "divide" else _meta(x, dtype)
     if _binary.is_scalar(other):
-        layer = f"csraxis-{name}-{tokenize(x.name, other, swapped)}"
+        layer = f"csraxis-{name}-{tokenize(x.name, x.dtype, other, swapped)}"
         return _blockwise(partial(block, other=other), layer, dtype, x, tuple(range(x.ndim)), meta=meta)
     if not np.isnan([*x.shape, *other.shape]).any():  # what is unknown shows when it is computed
         _binary.check_shape(name, x, other)
     x = x if is_dask(x) else _lift(x, other)
     axes = tuple(range(x.ndim))
-    if not all(sparse) or other.shape != x.shape:
+    if not all(sparse) or _binary.is_smaller(other, x):
         other = _as_dense(other)
         other = other[(None,) * (x.ndim - other.ndim)]
         axes = tuple(axis for axis, n in enumerate(other.shape) if n != 1)
         other = other[tuple(slice(None) if axis in axes else 0 for axis in range(other.ndim))]
-    other = _in_chunks(other, x, axes, name)
-    layer = f"csraxis-{name}-{tokenize(x.name, other.name, swapped)}"
+    other = _in_chunks(other, x, axes, f"{name}: an operand")
+    layer = f"csraxis-{name}-{tokenize(x.name, x.dtype, other.name, other.dtype, swapped)}"
     return _blockwise(partial(block, axes=axes), layer, dtype, x, tuple(range(x.ndim)), other, axes, meta=meta)
-
-
-def _broadcasts_to(x1: Any, x2: Any) -> bool:
-    """Whether x1 is smaller than x2, and broadcasts to its shape."""
-    return x1.shape != x2.shape and all(n in (1, of) for n, of in zip(x1.shape, x2.shape))
 
 
 def _lift(x: Any, other: da.Array) -> da.Array:
     """A sparse matrix in memory as a Dask array, in the chunks of the other operand."""
     of = (((1,),) * x.ndim + other.chunks)[-x.ndim :]
-    chunks = [(n,) if of[axis] == (1,) else of[axis] for axis, n in enumerate(x.shape)]
+    chunks = [of[axis] if sum(of[axis]) == n else (n,) for axis, n in enumerate(x.shape)]
     return _from_memory(x, tuple(chunks))
 
 
@@ -202,7 +205,7 @@ def _from_memory(x: Any, chunks: tuple) -> da.Array:
     """An array in memory, cut into chunks. (Dask's token of a sparse matrix changes with the flags cached in it.)"""
     if not is_sparse(x):
         return da.from_array(x, chunks, name=f"csraxis-operand-{tokenize(x, chunks)}")
-    name = f"csraxis-operand-{tokenize(x.format, x.shape, x.data, x.indices, x.indptr, chunks)}"
+    name = f"csraxis-operand-{tokenize(scipy_class(x).__name__, x.shape, x.data, x.indices, x.indptr, chunks)}"
     return da.from_array(native(compressed(x)), chunks, name=name, asarray=False)
 
 
@@ -210,12 +213,12 @@ def _blockwise(block: Callable, name: str, dtype: np.dtype, *arrays: Any, meta: 
     """Each chunk of the first array through `block`, with what belongs to it of the others."""
     x, axes = arrays[:2]
     meta = np.empty((0,) * x.ndim, dtype) if meta is None else meta
-    block = partial(_on_declared, block=block, dtype=x.dtype)
+    block = partial(_on_declared, block=block, dtypes=tuple(array.dtype for array in arrays[::2]))
     return da.blockwise(block, axes, *arrays, name=name, dtype=dtype, meta=meta, align_arrays=False)
 
 
-def _on_declared(chunk: Any, *others: Any, block: Callable, dtype: np.dtype) -> Any:
-    return block(_declared(chunk, dtype), *others)
+def _on_declared(*chunks: Any, block: Callable, dtypes: tuple[np.dtype, ...]) -> Any:
+    return block(*map(_declared, chunks, dtypes))
 
 
 def _declared(chunk: Any, dtype: np.dtype) -> Any:
@@ -230,7 +233,7 @@ def map_chunks(
 ) -> da.Array:
     """Chunks of the class of x's, in `dtype`."""
     arrays = [x, tuple(range(x.ndim)), *([] if vector is None else [vector, (axis,)])]
-    token = tokenize(x.name, block, None if vector is None else vector.name)
+    token = tokenize(x.name, x.dtype, block, *([] if vector is None else [vector.name, vector.dtype]))
     return _blockwise(block, f"csraxis-{name}-{token}", dtype, *arrays, meta=_meta(x, dtype))
 
 
@@ -239,7 +242,7 @@ def _meta(x: da.Array, dtype: np.dtype) -> Any:
     meta = x._meta if is_dask(x) else x
     if not sp.issparse(meta):
         return np.empty((0,) * x.ndim, dtype)
-    return scipy_class(container(meta[:0]))((0,) * x.ndim, dtype=dtype)
+    return scipy_class(container(meta))((0,) * x.ndim, dtype=dtype)
 
 
 def along(vector: Any, x: da.Array, axis: int, name: str) -> da.Array:

@@ -107,7 +107,7 @@ def normalize_to(
     dtype = dtype or float_dtype(x.dtype)
     c = compressed(x, canonical=log1p) if is_sparse(x) else None
     if c is not None:
-        check_out(c, x, out, dtype)
+        check_out(c, out, dtype)
         if log1p and c.source is not x:  # Not in order: the order of the two steps, which sum before they sort.
             result, totals, target = normalize_to(
                 x, axis=axis, target_sum=target_sum, log1p=False, dtype=dtype, totals=totals

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from array_api_compat import array_namespace, is_array_api_obj
 
-from ._inputs import ACCEPTED, is_backed, is_dask, is_sparse, one_axis
+from ._inputs import ACCEPTED, check_options, check_order, is_backed, is_dask, is_sparse, one_axis
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -70,26 +70,30 @@ def _axis_scale(
     x: Any, factors: Any, /, *, axis: int, op: str = "multiply", out: Any = None, zero_division: str = "ieee"
 ) -> Any:
     _no_out(out)
+    check_options(op, zero_division)
     xp = _namespace("axis_scale", x, factors)
     axis = one_axis(axis, x.ndim)
-    shape = [n if i == axis else 1 for i, n in enumerate(x.shape)]
-    if factors.shape not in ((x.shape[axis],), tuple(shape)):
-        raise ValueError(f"factors must have shape ({x.shape[axis]},) or {tuple(shape)}; got {factors.shape}")
+    shape = tuple(n if i == axis else 1 for i, n in enumerate(x.shape))
+    if tuple(factors.shape) not in ((x.shape[axis],), shape):
+        raise ValueError(f"factors must have shape ({x.shape[axis]},) or {shape}; got {factors.shape}")
     if zero_division == "one":
         factors = xp.where(factors == 0, xp.ones_like(factors), factors)
-    factors = xp.reshape(factors, tuple(shape))
-    return xp.multiply(x, factors) if op == "multiply" else xp.divide(x, factors)
+    factors = xp.reshape(factors, shape)
+    result = xp.multiply(x, factors) if op == "multiply" else xp.divide(x, factors)
+    return xp.astype(result, x.dtype) if xp.isdtype(x.dtype, "real floating") else result
 
 
 def _normalize(
     x: Any, /, *, axis: int = 1, target_sum: float | None = None, log1p: bool = False, out: Any = None
 ) -> Any:
-    from ._normalize import median_of_positive
+    from ._normalize import check_target, median_of_positive
 
     _no_out(out)
-    xp = array_namespace(x)
+    check_target(target_sum)
+    axis = one_axis(axis)
+    xp = _real_matrix("normalize", x)
     x = x if xp.isdtype(x.dtype, "real floating") else xp.astype(x, xp.float64)
-    totals = xp.sum(x, axis=one_axis(axis), keepdims=True)
+    totals = xp.sum(x, axis=axis, keepdims=True)
     if target_sum is None:
         target_sum = median_of_positive(np.from_dlpack(totals))
     ones = xp.ones_like(totals)
@@ -98,14 +102,30 @@ def _normalize(
 
 
 def _gram(x: Any, /, *, dtype: Any = None, max_bytes: float | None = None) -> Any:
-    xp = array_namespace(x)
+    from ._gram import check_size
+
+    xp = _real_matrix("gram", x)
+    dtype = xp.float64 if dtype is None else dtype
+    if dtype not in (xp.float32, xp.float64):
+        raise TypeError(f"dtype of a Gram matrix must be float32 or float64 of x's own namespace; got {dtype}")
+    check_size(x.shape[1], max_bytes)
     x = xp.astype(x, xp.float64)
-    result = xp.matmul(xp.matrix_transpose(x), x)
-    return result if dtype is None else xp.astype(result, dtype)
+    return xp.astype(xp.matmul(xp.matrix_transpose(x), x), dtype)
 
 
 def _to_dense(x: Any, /, *, order: str = "C") -> Any:
+    check_order(order)
     return x
+
+
+def _real_matrix(function: str, x: Any) -> Any:
+    """The namespace of x, if x is 2-D and real."""
+    xp = array_namespace(x)
+    if x.ndim != 2:
+        raise ValueError(f"{function} needs a 2-D x; got shape {x.shape}")
+    if xp.isdtype(x.dtype, "complex floating"):
+        raise TypeError(f"{function} takes real numbers; got x of dtype {x.dtype}")
+    return xp
 
 
 def _no_out(out: Any) -> None:

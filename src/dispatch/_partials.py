@@ -37,6 +37,14 @@ class Sums(NamedTuple):
     n: int
 
 
+class Products(NamedTuple):
+    """Products of the stored values; the same times zero (NaN if a factor is not finite); where zeros are implicit."""
+
+    stored: np.ndarray
+    zeroed: np.ndarray
+    has_zeros: np.ndarray
+
+
 class Extremes(NamedTuple):
     """Largest or smallest values, and how many elements each was chosen from."""
 
@@ -158,23 +166,34 @@ def nonzeros(x: Any, axes: Axes) -> Sums:
     return Sums(counts(x, axes), n_reduced(x.shape, axes))
 
 
-def products(x: Any, axes: Axes, dtype: np.dtype) -> np.ndarray:
+def products(x: Any, axes: Axes, dtype: np.dtype) -> Products:
     """Products over axes of the values, cast to `dtype` first, in float64, int64, uint64 or complex128."""
     x = container(x)
     acc = sum_dtype(dtype)
     if is_dense(x, axes):
         with np.errstate(all="ignore"):
-            return np.asarray(np.prod(to_ndarray(x).astype(dtype, copy=False), axis=axes, dtype=acc, keepdims=True))
+            values = np.asarray(np.prod(to_ndarray(x).astype(dtype, copy=False), axis=axes, dtype=acc, keepdims=True))
+            return Products(values, values * acc.type(0), np.zeros(values.shape, bool))
     c = compressed(x, canonical=True)
-    # The implicit zeros first: an infinite factor then gives NaN, and a product that only overflows does not.
-    out = np.where(_entries(c, axes) == n_reduced(x.shape, axes), acc.type(1), acc.type(0))
+    if x.dtype.newbyteorder("=") == dtype:
+        dtype = c.data.dtype  # wider, where narrow integers were added up
+    has_zeros = _entries(c, axes) < n_reduced(x.shape, axes)
+    stored = _products(c, axes, dtype, np.ones(len(has_zeros), acc))
+    zeroed = np.zeros_like(stored)
+    if not np.isfinite(stored).all():  # it may have overflowed: zero times that would be NaN
+        zeroed = _products(c, axes, dtype, zeroed)
+    return Products(*(keep_axes(part, axes) for part in (stored, zeroed, has_zeros)))
+
+
+def _products(c: Compressed, axes: Axes, dtype: np.dtype, out: np.ndarray) -> np.ndarray:
+    """`out` times the stored values."""
     if dtype.kind != "c":
-        return keep_axes(_fold(c, axes, "product", out.view("i8" if acc.kind == "u" else acc), dtype), axes).view(acc)
+        return _fold(c, axes, "product", out.view("i8" if out.dtype.kind == "u" else out.dtype), dtype).view(out.dtype)
     for lo, hi, *place in places(c):
         which = place[1 - axes[0]] if len(axes) == 1 else np.zeros(hi - lo, int)
         with np.errstate(all="ignore"):
             np.multiply.at(out, which, c.data[lo:hi].astype(dtype, copy=False))
-    return keep_axes(out, axes)
+    return out
 
 
 def extremes(x: Any, axes: Axes, name: str) -> Extremes:
@@ -358,11 +377,11 @@ def _dense_around(x: np.ndarray, axes: Axes, shift: np.ndarray, n: int) -> Momen
     return Moments(np.full(shift.shape, float(n)), s1, s2, shift)
 
 
-def to_ndarray(x: Any, order: str = "C") -> np.ndarray:
+def to_ndarray(x: Any, order: str = "C", name: str = "x") -> np.ndarray:
     """A container in memory as an ndarray."""
     if not is_sparse(x):
         return np.asarray(x, order=order)  # type: ignore[call-overload]
-    return native(compressed(x)).toarray(order=order).astype(x.dtype, copy=False)
+    return native(compressed(x, name=name)).toarray(order=order).astype(x.dtype, copy=False)
 
 
 def _add_to(out: np.ndarray, part: np.ndarray) -> None:

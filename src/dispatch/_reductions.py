@@ -11,7 +11,7 @@ from . import _backed, _partials
 from ._inputs import as_row, axes_of, check_dtype, float_dtype, is_backed, is_dask, is_sparse, streamed
 from ._moments import Moments, mean_and_variance, merge
 from ._other import delegated
-from ._partials import Extremes, Sums
+from ._partials import Extremes, Products, Sums
 
 Axis = int | tuple[int, ...] | None
 
@@ -110,7 +110,7 @@ def prod(x: Any, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdi
     values = _dtype(x.dtype if dtype is None else dtype)
     result = values if dtype is not None or values.kind in "fc" else _partials.sum_dtype(values)
     return _reduce(
-        "prod", x, partial(_partials.products, dtype=values), _multiply, [_identity], axis, keepdims, result
+        "prod", x, partial(_partials.products, dtype=values), merge_products, [_finish_product], axis, keepdims, result
     )[0]
 
 
@@ -565,9 +565,14 @@ def _add(parts: list[Any]) -> Any:
     return reduce(np.add, parts)
 
 
-def _multiply(parts: list[np.ndarray]) -> np.ndarray:
+def merge_products(parts: list[Products]) -> Products:
+    stored, zeroed, has_zeros = zip(*parts)
     with np.errstate(all="ignore"):
-        return reduce(np.multiply, parts)
+        return Products(reduce(np.multiply, stored), reduce(np.multiply, zeroed), reduce(np.logical_or, has_zeros))
+
+
+def _finish_product(products: Products) -> np.ndarray:
+    return np.where(products.has_zeros, products.zeroed + 0, products.stored)
 
 
 def _merge_all(parts: list[Moments]) -> Moments:

@@ -9,6 +9,7 @@ from ._config import kernels
 from ._inputs import (
     Compressed,
     check_all_indices,
+    check_options,
     compressed,
     container,
     is_dask,
@@ -87,12 +88,7 @@ def axis_scale(
     if x.ndim not in (1, 2):
         raise ValueError(f"x must be 2-D or 1-D, got shape {x.shape}")
     axis = one_axis(axis, x.ndim)
-    if op not in ("multiply", "divide"):
-        raise ValueError(f'op must be "multiply" or "divide", got {op!r}')
-    if zero_division not in ("ieee", "one"):
-        raise ValueError(f'zero_division must be "ieee" or "one", got {zero_division!r}')
-    if zero_division == "one" and op != "divide":
-        raise ValueError('zero_division="one" needs op="divide"')
+    check_options(op, zero_division)
     if is_dask(x):
         from . import _lazy
 
@@ -124,7 +120,7 @@ def scaled_dtype(x: np.dtype, factors: np.dtype, op: Op) -> np.dtype:
 
 def scale_sparse(c: Compressed, factors: np.ndarray, axis: int, divide: bool, dtype: np.dtype, out: Any = None) -> Any:
     """The source of c with its values scaled along `axis`, in `dtype`."""
-    check_out(c, c.source, out, dtype)
+    check_out(c, out, dtype)
     if axis != c.major and (out is not None or dtype.kind == "c"):  # before anything is written, or read by NumPy
         check_all_indices(c)
     data = out.data[: len(c.data)] if out is not None else np.empty(len(c.data), dtype)
@@ -191,20 +187,20 @@ def own_buffer(given: Any, x: Any, out: Any) -> Any:
     return x
 
 
-def check_out(c: Compressed, x: Any, out: Any, dtype: np.dtype) -> None:
+def check_out(c: Compressed, out: Any, dtype: np.dtype) -> None:
     """ValueError unless `out` is None, or x itself with a buffer that can hold the result."""
     if out is None:
         return
-    if c.source is not x:
+    if c.source is not out:
         raise ValueError("out=x needs x without duplicates and with sorted indices: call x.sum_duplicates() first")
-    if x.data.dtype != dtype:
-        raise ValueError(f"out=x needs x of the result's dtype {dtype}, got {x.data.dtype}")
-    if not x.data.flags.writeable:
+    if out.data.dtype != dtype:
+        raise ValueError(f"out=x needs x of the result's dtype {dtype}, got {out.data.dtype}")
+    if not out.data.flags.writeable:
         raise ValueError("out=x needs a writable x.data; it is read-only")
-    if not x.data.flags.c_contiguous:
+    if not out.data.flags.c_contiguous:
         raise ValueError("out=x needs a contiguous x.data")
     for part in ("indices", "indptr"):  # they would change while they are used
-        if np.shares_memory(x.data[: len(c.data)], getattr(x, part)):
+        if np.shares_memory(out.data[: len(c.data)], getattr(out, part)):
             raise ValueError(f"out=x needs an x.data of its own; it overlaps x.{part}")
 
 
