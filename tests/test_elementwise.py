@@ -415,3 +415,8 @@ def test_duplicates_times_infinity_or_over_zero_are_one_element(function):
     assert cx.axis_scale(x, np.array([factor]), axis=0, op=op).toarray().tolist() == [[np.inf, 0]]
     with pytest.raises(ValueError, match="without duplicates"):
         cx.axis_scale(x, np.array([factor]), axis=0, op=op, out=x)
+
+
+def test_a_stored_negative_zero_divides_as_in_the_standard():
+    zero = sp.csr_array((np.array([-0.0]), np.array([0]), np.array([0, 1])), shape=(1, 2))
+    assert cx.divide(sp.csr_array(np.ones((1, 2))), zero).toarray().tolist() == [[-np.inf, np.inf]]

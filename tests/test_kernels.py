@@ -186,6 +186,17 @@ def read_only(array):
     return array
 
 
+@pytest.mark.parametrize("name", ["sum_major", "sum_minor", "fold_major", "fold_minor", "scale_major", "scale_minor"])
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+def test_compiled_kernels_refuse_an_accumulator_of_the_other_kind(name, dtype):
+    place = parameters(CONTRACT[name]).index("factors" if name.startswith("scale") else "out")
+    arguments = list(calls(name, dtype, "int32", False, 5, 60)[0])
+    arguments[place] = arguments[place].astype(np.int64 if dtype == "float32" else float)
+    for module in levels():
+        with pytest.raises(TypeError, match=f"{name}: (floats|integers) are"):
+            getattr(module, name)(*arguments)
+
+
 # ---- formulas
 
 

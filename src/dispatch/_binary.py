@@ -205,5 +205,5 @@ def _sparse_pair(name: str, x1: Any, x2: Any) -> Any:
             data = OPS[name](a.data[found], theirs).astype(dtype, copy=False)
             return with_data(a._replace(indices=a.indices[found], indptr=np.searchsorted(found, a.indptr)), data)
         others = np.zeros(len(a.data), b.data.dtype)
-        others[found] += theirs  # a stored -0.0 is a zero like those around it
+        others[found] = theirs
         return with_data(a, OPS[name](a.data, others).astype(dtype, copy=False))
