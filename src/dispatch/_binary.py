@@ -80,7 +80,7 @@ def divide(x1: Any, x2: Any, /) -> Any:
     -------
     The class and format of a sparse x1 of shape (n, m), else ndarray; a Dask array if one operand is one
         A sparse x1 keeps its implicit zeros, also over zero or NaN. Over a sparse x2, a dense x1 or a scalar gives a
-        dense result, and IEEE holds everywhere.
+        dense result, and IEEE holds everywhere (a stored -0.0 counts as +0 there).
 
     Raises
     ------
