@@ -112,6 +112,7 @@ def calls(name, dtype, index, special, start, stop):
     records = np.zeros((N_MINOR, 4))
     records[:, 3] = rng.normal(0, 1e3, N_MINOR)
     divisions = (False, True) if acc.kind == "f" else (False,)  # integers are never divided
+    n_stored = indptr[stop] - indptr[start]
     return {
         "check_indices": [(indices, indptr, start, stop, N_MINOR)],
         "is_canonical": [(indices, indptr, start, stop)],
@@ -134,8 +135,25 @@ def calls(name, dtype, index, special, start, stop):
         "normalize_major": [
             (data, indptr, start, stop, 1e4, log, np.full(n, 7.0), untouched.copy()) for log in (False, True)
         ],
+        "take_minor": [
+            (
+                *(data, indices, indptr, start, stop, np.where(keep, np.cumsum(keep) - 1, -1).astype(index)),
+                *(np.full(n_stored, 7, dtype), np.full(n_stored, 7, index), np.full(n + 1, 7)),
+            )
+            for keep in (rng.random(N_MINOR) < 0.4, np.ones(N_MINOR, bool), np.zeros(N_MINOR, bool))
+        ],
+        "top_major": [
+            (
+                *(data, indptr, start, stop, np.array(ns, int)),
+                *(np.full(max(LENGTHS), 7, dtype), np.full((n, len(ns)), 7, acc)),
+            )
+            for ns in ((5, 20, 64), (1,), (0, 10, 11, 2999, 3000, 9999), ())
+        ],
     }[name]
 
+
+# How many outputs a kernel has, where it may be more than two.
+OUTPUTS = {"take_minor": 3}
 
 CASES = [
     (name, dtype, index)
@@ -155,13 +173,15 @@ def test_every_engine_and_level_gives_the_same_bits(name, dtype, index):
     for special in (False, True) if dtype.startswith("float") else (False,):
         for start, stop in ((0, len(LENGTHS)), (5, 60), (83, 85), (9, 9)):
             results = []
+            outputs = OUTPUTS.get(name, 2)
             for module in engines:
                 results.append([])
                 for arguments in calls(name, dtype, index, special, start, stop):
-                    arguments = [read_only(a) if i < len(arguments) - 2 else a for i, a in enumerate(arguments)]
+                    arguments = [*map(read_only, arguments[:-outputs]), *arguments[-outputs:]]
                     with np.errstate(all="ignore"):
                         returned = getattr(module, name)(*arguments)
-                    results[-1].append((returned, *(bits(a) for a in arguments[-2:] if isinstance(a, np.ndarray))))
+                    found = [bits(a) for a in arguments[-outputs:] if isinstance(a, np.ndarray)]
+                    results[-1].append((returned, *found))
             assert all(result == results[0] for result in results[1:])
 
 
@@ -186,7 +206,9 @@ def read_only(array):
     return array
 
 
-@pytest.mark.parametrize("name", ["sum_major", "sum_minor", "fold_major", "fold_minor", "scale_major", "scale_minor"])
+@pytest.mark.parametrize(
+    "name", ["sum_major", "sum_minor", "fold_major", "fold_minor", "scale_major", "scale_minor", "top_major"]
+)
 @pytest.mark.parametrize("dtype", ["float32", "int32"])
 def test_compiled_kernels_refuse_an_accumulator_of_the_other_kind(name, dtype):
     place = parameters(CONTRACT[name]).index("factors" if name.startswith("scale") else "out")
@@ -209,7 +231,7 @@ def run(kernels, name, dtype, start, stop, which=0):
     before, arguments = (calls(name, dtype, "int32", False, start, stop)[which] for _ in range(2))
     assert getattr(kernels, name)(*arguments) in (None, -1)
     found = dict(zip(parameters(CONTRACT[name]), arguments))
-    return found, before[-1], found["out"]
+    return found, before[-1], arguments[-1]
 
 
 @pytest.mark.parametrize("dtype", VALUES)
@@ -349,6 +371,71 @@ def test_gram(kernels, dtype, start, stop):
     assert (np.abs(out - expected.astype(float)) <= 1e-14 * size).all()
 
 
+@pytest.mark.parametrize("dtype", VALUES)
+@pytest.mark.parametrize("index", INDICES)
+@pytest.mark.parametrize(("start", "stop"), BLOCKS)
+def test_take(kernels, dtype, index, start, stop):
+    for arguments in calls("take_minor", dtype, index, True, start, stop):
+        assert kernels.take_minor(*map(read_only, arguments[:-3]), *arguments[-3:]) == -1
+        data, indices, indptr, *_, place, out_data, out_indices, out_indptr = arguments
+        used = slice(indptr[start], indptr[stop])
+        kept = place[indices[used]] >= 0
+        n = np.count_nonzero(kept)
+        assert bits(out_data[:n]) == bits(data[used][kept])
+        assert bits(out_indices[:n]) == bits(place[indices[used][kept]])
+        assert out_indptr.tolist() == [np.count_nonzero(kept[: k - used.start]) for k in indptr[start : stop + 1]]
+
+
+@pytest.mark.parametrize("dtype", VALUES)
+@pytest.mark.parametrize(("start", "stop"), BLOCKS)
+def test_top(kernels, dtype, start, stop):
+    for which in range(4):
+        found, _, out = run(kernels, "top_major", dtype, start, stop, which)
+        for i in range(start, stop):
+            row = np.sort(found["data"][found["indptr"][i] : found["indptr"][i + 1]])[::-1]
+            for q, n in enumerate(found["ns"]):
+                total = exact(row[:n])
+                if out.dtype.kind == "i":
+                    assert (int(out[i - start, q]) - int(total)) % 2**64 == 0
+                else:
+                    assert abs(out[i - start, q] - float(total)) <= 1e-14 * float(exact(np.abs(row[:n])))
+
+
+ROWS = {
+    "equal": np.ones(200_000),
+    "counts": np.random.default_rng(0).poisson(0.3, 200_000).astype(float) + 1,
+    "rising": np.arange(200_000.0),
+    "falling": np.arange(200_000.0, 0, -1),
+    "rising and falling": np.concatenate((np.arange(100_000.0), np.arange(100_000.0)[::-1])),
+    "up and down": np.arange(200_000.0) % 1000,
+}
+
+
+@pytest.mark.parametrize("order", ROWS)
+def test_top_of_long_rows(kernels, order):
+    """A selection in quadratic time would take minutes."""
+    row = ROWS[order]
+    ns = np.array([1, 2, 100, 99_999, 100_000, 150_000])
+    out = np.empty((1, len(ns)))
+    kernels.top_major(row, np.array([0, len(row)]), 0, 1, ns, np.empty_like(row), out)
+    assert out[0].tolist() == [np.sort(row)[-n:].sum() for n in ns]
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95, 1])
+def test_top_among_nans(kernels, share):
+    """Which values are chosen is not said; but it ends, inside the scratch, which has the values of the row."""
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 3, 5, 40, 1000):
+        row = rng.integers(0, 9, n).astype(float)
+        row[rng.random(n) < share] = np.nan
+        around = np.full(n + 20, 7.0)
+        out = np.empty((1, 3))
+        kernels.top_major(row, np.array([0, n]), 0, 1, np.array([1, n // 2 + 1, n + 1]), around[10:-10], out)
+        assert (np.delete(around, np.s_[10:-10]) == 7).all()
+        assert bits(np.sort(around[10:-10])) == bits(np.sort(row))
+        assert np.isnan(out[0, 2]) == np.isnan(row).any()
+
+
 # ---- bad indices
 
 CHECKING = [
@@ -390,7 +477,7 @@ def test_no_columns(kernels, name):
     """Every index is bad then; with nothing stored, none is."""
     arguments = list(calls(name, "float32", "int32", False, 5, 85)[0])
     names = parameters(CONTRACT[name])
-    place = names.index("n_minor" if "n_minor" in names else "factors" if "factors" in names else "out")
+    place = next(names.index(name) for name in ("n_minor", "factors", "place", "out") if name in names)
     arguments[place] = 0 if "n_minor" in names else arguments[place][:0]
     assert getattr(kernels, name)(*arguments) == sum(LENGTHS[:5])
     arguments[names.index("stop")] = 5

@@ -14,6 +14,7 @@ _elementwise  log1p, expm1, sqrt, square, abs, negative, sign, to_dense
 _binary       multiply, divide
 _normalize    normalize
 _gram         gram
+_select       rows and columns taken out
 _lazy         the same on Dask arrays (imported when the first one comes)
 _other        arrays of other libraries, which go to their own namespace
 """

@@ -124,6 +124,26 @@ class Kernels(Protocol):
     ) -> None:
         """t = totals[i - start] = sum(row i); out = row * (target / t), or log(1 + that); a row with t = 0 stays"""
 
+    @staticmethod
+    def take_minor(
+        data: Values,
+        indices: Indices,
+        indptr: Indptr,
+        start: int,
+        stop: int,
+        place: Indices,
+        out_data: Values,
+        out_indices: Indices,
+        out_indptr: Indptr,
+    ) -> int:
+        """out = entries k of rows [start, stop) with j = place[indices[k]] >= 0, data[k] at j; returns as sum_minor"""
+
+    @staticmethod
+    def top_major(
+        data: Values, indptr: Indptr, start: int, stop: int, ns: Indptr, scratch: Values, out: Values
+    ) -> None:
+        """out[i - start, q] = sum of the ns[q] largest of row i, or of all it has; ns increases; scratch holds a row"""
+
 
 # For each engine: its module, the modules whose absence means that it is not installed, and how to install it.
 ENGINES = {

@@ -295,11 +295,15 @@ def with_data(c: Compressed, data: np.ndarray) -> Any:
     # In the types of the source, unless SciPy would not take them: byte-swapped, unsigned, ...
     indptr = c.indptr.astype(source.indptr.dtype if source.indptr.dtype in _INDEX_DTYPES else np.int64)
     result = assemble(scipy_class(source), source.shape, data, np.array(c.indices), indptr)
+    copy_flags(source, result)
+    return result
+
+
+def copy_flags(source: Any, result: Any) -> None:
+    """Tell SciPy of the result what it has found out about the source, if anything: to ask would make it look."""
     for flag in ("has_sorted_indices", "has_canonical_format"):
-        # SciPy's cached answer, if it has one: asking for the public property would compute it.
         if hasattr(source, f"_{flag}"):
             setattr(result, flag, getattr(source, flag))
-    return result
 
 
 def assemble(cls: Any, shape: tuple[int, ...], data: np.ndarray, indices: np.ndarray, indptr: np.ndarray) -> Any:

@@ -3,7 +3,7 @@
 Each function takes a container in memory and the axes to reduce, and keeps the reduced axes with length one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -216,6 +216,50 @@ def extremes(x: Any, axes: Axes, name: str) -> Extremes:
     else:
         values = _fold(c, axes, name, start.astype(float if dtype.kind == "f" else np.int64), dtype).astype(dtype)
     return Extremes(keep_axes(values + dtype.type(0), axes), n)
+
+
+def tops(x: Any, ns: Sequence[int]) -> np.ndarray:
+    """The sum of the ns[q] largest elements of row i at [i, q], of all where there are fewer: float64, int64 or uint64.
+
+    The implicit zeros are among the elements, and NaN is larger than any number.
+    """
+    x = container(x)
+    if x.dtype.kind == "c":
+        raise TypeError(f"the largest elements are those of real numbers; got {x.dtype}")
+    n_rows, n_columns = x.shape
+    sizes, which = np.unique(np.minimum(np.asarray(ns, np.int64), n_columns), return_inverse=True)
+    out = np.empty((n_rows, len(sizes)), sum_dtype(x.dtype))
+    if is_sparse(x):
+        c = compressed(x, canonical=True)
+        if c.major == 1:
+            c = compressed(native(c).tocsr(), canonical=True)
+        signed = c.data.view(np.int64) if c.data.dtype == np.uint64 else c.data
+        if not len(signed) or signed.min() >= 0:
+            _stored_tops(c, sizes, out)
+            return out[:, which]
+        x = native(c)
+    for start, stop in _blocks.split_flat(n_rows, max(1, _blocks.CAST_STEP // max(n_columns, 1))):
+        rows = x[start:stop].toarray() if is_sparse(x) else x[start:stop]
+        with np.errstate(all="ignore"):
+            ordered = np.partition(rows, n_columns - sizes[sizes > 0], axis=1)
+            for q, size in enumerate(sizes):
+                out[start:stop, q] = ordered[:, n_columns - size :].sum(axis=1, dtype=out.dtype)
+    return out[:, which]
+
+
+def _stored_tops(c: Compressed, sizes: np.ndarray, out: np.ndarray) -> None:
+    """The same of the stored values, none of which is less than the implicit ones; sizes increase."""
+    dtype = kernel_dtype(c.data.dtype, SUM_AS)
+    acc = np.dtype(float if dtype.kind == "f" else np.int64)
+    kernel = kernels()
+
+    def rows(start: int, stop: int) -> None:
+        scratch = np.empty(np.diff(c.indptr[start : stop + 1]).max(initial=0), dtype)
+        for p in row_pieces(c, start, stop, dtype):
+            to = out[p.first : p.first + p.n].view(acc)
+            kernel.top_major(p.data, p.indptr, 0, p.n, read_only(sizes), scratch, to)
+
+    run_rows(c, rows)
 
 
 def _never_wins(name: str, dtype: np.dtype) -> Any:

@@ -14,8 +14,8 @@ from ._inputs import Compressed, raise_bad_index, read_only
 # The types that kernels take for the others; at the same width they are viewed as it, else cast to it.
 SUM_AS = {"b1": "u1", "i1": "i4", "i2": "i4", "u4": "i8", "u8": "i8"}
 MOMENTS_AS = {"b1": "u1", "i1": "i4", "i2": "i4", "u4": "i8", "u8": "f8"}
-# Only zero or not matters to a count, and the low bits of a product are those of its unsigned factors.
-COUNT_AS = SCALE_AS = {"b1": "u1", "i1": "u1", "i2": "u2", "u4": "i4", "u8": "i8"}
+# Only zero or not matters to a count, the low bits of a product are those of its unsigned factors, and a copy is bytes.
+COUNT_AS = SCALE_AS = TAKE_AS = {"b1": "u1", "i1": "u1", "i2": "u2", "u4": "i4", "u8": "i8"}
 
 
 class Piece(NamedTuple):

@@ -55,3 +55,5 @@ scale_major = _kernels.scale_major
 scale_minor = _kernels.scale_minor
 sum_major = _kernels.sum_major
 sum_minor = _kernels.sum_minor
+take_minor = _kernels.take_minor
+top_major = _kernels.top_major

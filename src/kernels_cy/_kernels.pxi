@@ -568,3 +568,117 @@ def normalize_major(const float_t[::1] data not None, const int64_t[::1] indptr 
             else:
                 for k in range(n):
                     to[k] = <float_t>(<double>row[k] * factor)
+
+
+def take_minor(const value_t[::1] data not None, const index_t[::1] indices not None,
+               const int64_t[::1] indptr not None, Py_ssize_t start, Py_ssize_t stop,
+               const index_t[::1] place not None, value_t[::1] out_data not None,
+               index_t[::1] out_indices not None, int64_t[::1] out_indptr not None):
+    """out = entries k of rows [start, stop) with j = place[indices[k]] >= 0, data[k] at j; returns as sum_minor"""
+    cdef Py_ssize_t n_minor = place.shape[0], i, k, n, m = 0, bad = -1
+    cdef const index_t* index
+    cdef const value_t* value
+    cdef const index_t* places = &place[0]
+    cdef value_t* to_data = &out_data[0]
+    cdef index_t* to_indices = &out_indices[0]
+    cdef index_t j
+    with nogil:
+        out_indptr[0] = 0
+        for i in range(start, stop):
+            n = indptr[i + 1] - indptr[i]
+            index = &indices[0] + indptr[i]
+            value = &data[0] + indptr[i]
+            if any_outside(index, n, n_minor):
+                bad = first_outside(&indices[0], indptr[i], indptr[i + 1], n_minor)
+                break
+            for k in range(n):  # what is not taken is overwritten by the next entry: there is no branch to mispredict
+                j = places[index[k]]
+                to_data[m] = value[k]
+                to_indices[m] = j
+                m += j >= 0
+            out_indptr[i - start + 1] = m
+    return bad
+
+
+cdef inline Py_ssize_t to_front(value_t* row, Py_ssize_t size, value_t pivot, bint equal) noexcept nogil:
+    """Swap the values above the pivot, or those equal to it, to the front of row[:size]; how many there are."""
+    cdef Py_ssize_t k, n = 0
+    cdef value_t v
+    for k in range(size):  # no branch depends on a value
+        v = row[k]
+        row[k] = row[n]
+        row[n] = v
+        n += (v == pivot) if equal else (v > pivot)
+    return n
+
+
+cdef void move_largest(value_t* row, Py_ssize_t size, Py_ssize_t n) noexcept nogil:
+    """Reorder row[:size] so that row[:n] are its n largest: quickselect, with equal values in a part of their own.
+
+    Each round sets at least the pivot aside, or is the last one: a NaN cannot make it run on.
+    """
+    cdef Py_ssize_t above, equal
+    cdef value_t p, q, r, low, high, pivot
+    while 0 < n < size:
+        # At the quarters: of values that rise and then fall, the median of both ends and the middle would be an end.
+        p = row[size >> 2]
+        q = row[size >> 1]
+        r = row[size - 1 - (size >> 2)]
+        low = q if q < p else p
+        high = p if q < p else q
+        pivot = low if r < low else high if high < r else r
+        above = to_front(row, size, pivot, False)
+        if n <= above:
+            size = above
+            continue
+        equal = to_front(row + above, size - above, pivot, True)
+        if n <= above + equal or equal == 0:  # nothing equals a NaN
+            break
+        row += above + equal
+        size -= above + equal
+        n -= above + equal
+
+
+cdef inline acc_t plain_sum(const value_t* row, Py_ssize_t n, acc_t total) noexcept nogil:
+    """total + sum of row[:n]: floats in lanes, integers one by one."""
+    cdef Py_ssize_t k
+    if value_t in float_t:
+        total += <acc_t>lane_sum(row, n)
+    else:
+        for k in range(n):
+            total += <acc_t>row[k]
+    return total
+
+
+def top_major(const value_t[::1] data not None, const int64_t[::1] indptr not None,
+              Py_ssize_t start, Py_ssize_t stop, const int64_t[::1] ns not None, value_t[::1] scratch not None,
+              acc_t[:, ::1] out not None):
+    """out[i - start, q] = sum of the ns[q] largest of row i, or of all it has; ns increases; scratch holds a row"""
+    cdef Py_ssize_t i, k, n, q, end
+    cdef acc_t total
+    cdef const value_t* row
+    cdef value_t* top = &scratch[0]
+    if value_t in float_t:
+        if acc_t is int64_t:
+            raise TypeError("top_major: floats are summed into float64")
+    else:
+        if acc_t is double:
+            raise TypeError("top_major: integers are summed into int64")
+    if (value_t in float_t and acc_t is double) or (value_t not in float_t and acc_t is int64_t):
+        with nogil:
+            for i in range(start, stop):
+                n = end = indptr[i + 1] - indptr[i]
+                row = &data[0] + indptr[i]
+                for k in range(n):
+                    top[k] = row[k]
+                for q in range(ns.shape[0] - 1, -1, -1):
+                    if ns[q] < end:
+                        move_largest(top, end, ns[q])
+                        end = ns[q]
+                total = 0
+                k = 0
+                for q in range(ns.shape[0]):
+                    end = min(n, ns[q])
+                    total = plain_sum(top + k, end - k, total)
+                    out[i - start, q] = total
+                    k = end

@@ -23,6 +23,8 @@ from ._kernels import (
     scale_minor,
     sum_major,
     sum_minor,
+    take_minor,
+    top_major,
 )
 
 __all__ = [
@@ -43,6 +45,8 @@ __all__ = [
     "scale_minor",
     "sum_major",
     "sum_minor",
+    "take_minor",
+    "top_major",
 ]
 
 cpu: str = get_host_cpu_name()

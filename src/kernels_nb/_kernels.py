@@ -394,3 +394,80 @@ def normalize_major(data, indptr, start, stop, target, log, totals, out):
         if log:
             for k in range(to.shape[0]):
                 to[k] = _log1p_value(to[k])
+
+
+@_kernel
+def take_minor(data, indices, indptr, start, stop, place, out_data, out_indices, out_indptr):
+    """out = entries k of rows [start, stop) with j = place[indices[k]] >= 0, data[k] at j; returns as sum_minor"""
+    n_minor = place.shape[0]
+    m = np.uint64(0)
+    out_indptr[0] = 0
+    for i in range(start, stop):
+        lo, hi = indptr[i], indptr[i + 1]
+        row, index = data[lo:hi], indices[lo:hi]
+        bad = _first_outside(indices, lo, hi, n_minor)
+        if bad >= 0:
+            return bad
+        for k in range(row.shape[0]):  # what is not taken is overwritten by the next entry: no branch to mispredict
+            j = place[np.uint64(index[k])]
+            out_data[m] = row[k]
+            out_indices[m] = j
+            m += np.uint64(j >= 0)
+        out_indptr[i - start + 1] = m
+    return -1
+
+
+@_kernel
+def _to_front(row, pivot, equal):
+    """Swap the values above the pivot, or those equal to it, to the front of row; how many there are."""
+    n = np.uint64(0)
+    for k in range(row.shape[0]):
+        v = row[k]
+        row[k] = row[n]
+        row[n] = v
+        n += np.uint64((v == pivot) if equal else (v > pivot))
+    return np.int64(n)
+
+
+@_kernel
+def _move_largest(row, n):
+    """See move_largest in ../kernels_cy/_kernels.pxi."""
+    while 0 < n < row.shape[0]:
+        size = row.shape[0]
+        p = row[size >> 2]
+        q = row[size >> 1]
+        r = row[size - 1 - (size >> 2)]
+        low = q if q < p else p
+        high = p if q < p else q
+        pivot = low if r < low else high if high < r else r
+        above = _to_front(row, pivot, False)
+        if n <= above:
+            row = row[:above]
+            continue
+        equal = _to_front(row[above:], pivot, True)
+        if n <= above + equal or equal == 0:
+            break
+        row = row[above + equal :]
+        n -= above + equal
+
+
+@_kernel
+def top_major(data, indptr, start, stop, ns, scratch, out):
+    """out[i - start, q] = sum of the ns[q] largest of row i, or of all it has; ns increases; scratch holds a row"""
+    for i in range(start, stop):
+        row = data[indptr[i] : indptr[i + 1]]
+        n = end = row.shape[0]
+        top = scratch[:n]
+        for k in range(n):
+            top[k] = row[k]
+        for q in range(ns.shape[0] - 1, -1, -1):
+            if ns[q] < end:
+                _move_largest(top[:end], ns[q])
+                end = ns[q]
+        total = out.dtype.type(0)
+        k = 0
+        for q in range(ns.shape[0]):
+            end = min(n, ns[q])
+            total += _sum(top[k:end])
+            out[i - start, q] = total
+            k = end

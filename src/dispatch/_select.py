@@ -1,0 +1,111 @@
+"""Some of the rows or columns of a matrix, as a new one."""
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from . import _blocks
+from ._config import kernels
+from ._inputs import (
+    Compressed,
+    assemble,
+    check_all_indices,
+    compressed,
+    container,
+    copy_flags,
+    is_dask,
+    is_sparse,
+    narrow,
+    one_axis,
+    read_only,
+    scipy_class,
+)
+from ._pieces import TAKE_AS, cast, check, kernel_dtype
+
+# Values that SciPy is given at once: below 2**31, so that it does not widen their indices.
+ROWS_STEP = 1 << 30
+
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def take(x: Any, keep: np.ndarray, axis: int) -> Any:
+    """The rows (axis 0) or columns (axis 1) of x where `keep` is True, in their order, with memory of their own."""
+    x = container(x)
+    axis = one_axis(axis, x.ndim)
+    if is_dask(x):
+        from . import _lazy
+
+        return _lazy.take(x, keep, axis)
+    check_keep(keep, x.shape, axis)
+    if not is_sparse(x):
+        return np.compress(keep, x, axis).astype(x.dtype.newbyteorder("="), copy=False)
+    # As bytes, bool values keep their duplicates.
+    same = x if x.dtype.kind != "b" else assemble(scipy_class(x), x.shape, x.data.view(np.uint8), x.indices, x.indptr)
+    c = compressed(same)
+    data, indices, indptr = _rows(c, keep) if axis == c.major else _columns(c, keep)
+    shape = tuple(int(np.count_nonzero(keep)) if i == axis else n for i, n in enumerate(x.shape))
+    data = data.view(x.dtype.newbyteorder("="))
+    result = assemble(scipy_class(x), shape, data, indices, narrow(indptr, indices.dtype))
+    copy_flags(x, result)
+    return result
+
+
+def check_keep(keep: Any, shape: tuple[int, ...], axis: int) -> None:
+    """Refuse what does not say of each row, or column, whether it is kept."""
+    if not isinstance(keep, np.ndarray) or keep.dtype != np.bool_:
+        what = keep.dtype if isinstance(keep, np.ndarray) else type(keep).__name__
+        raise TypeError(f"keep must be a numpy.ndarray of bool; got {what}")
+    if keep.shape != (shape[axis],):
+        raise ValueError(
+            f"keep must have shape ({shape[axis]},) for axis={axis} of x with shape {shape}; got {keep.shape}"
+        )
+
+
+def _rows(c: Compressed, keep: np.ndarray) -> Arrays:
+    """The rows (of csr) that are kept, by SciPy's own indexing."""
+    check_all_indices(c)
+    parts = []
+    for start, stop in _blocks.split(c.indptr, -(-len(c.data) // ROWS_STEP)):
+        lo, hi = int(c.indptr[start]), int(c.indptr[stop])
+        indptr = narrow(c.indptr[start : stop + 1] - lo, c.indices.dtype)
+        rows = assemble(sp.csr_array, (stop - start, c.n_minor), c.data[lo:hi], c.indices[lo:hi], indptr)
+        parts.append(rows[np.flatnonzero(keep[start:stop])])
+    data, indices = (
+        np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+        for arrays in zip(*((part.data, part.indices) for part in parts))
+    )
+    indptr = np.concatenate(([0], np.cumsum(np.diff(c.indptr)[keep])))
+    return data, indices.astype(c.indices.dtype, copy=False), indptr
+
+
+def _columns(c: Compressed, keep: np.ndarray) -> Arrays:
+    """What rows (of csr) have in the columns that are kept.
+
+    There is room for all values, since memory that was never written to costs nothing. Each block writes where it began
+    in c, and moves up to the block before it.
+    """
+    n_stored = len(c.data)
+    is_complex = c.data.dtype.kind == "c"  # of these the kernel takes positions
+    values = np.arange(n_stored) if is_complex else cast(c.data, kernel_dtype(c.data.dtype, TAKE_AS))
+    values, place = map(read_only, (values, np.where(keep, np.cumsum(keep) - 1, -1).astype(c.indices.dtype)))
+    data, indices, indptr = np.empty_like(values), np.empty_like(c.indices), np.zeros(c.n_major + 1, np.int64)
+    kernel = kernels()
+
+    def block(start: int, stop: int) -> tuple[int, int, np.ndarray]:
+        lo, hi = int(c.indptr[start]), int(c.indptr[stop])
+        ends = np.empty(stop - start + 1, np.int64)
+        to = data[lo:hi], indices[lo:hi], ends
+        check(c, 0, kernel.take_minor(values, c.indices, c.indptr, start, stop, place, *to))
+        return start, lo, ends
+
+    n = 0
+    for start, lo, ends in _blocks.run(block, _blocks.per_thread(c.indptr), n_stored):
+        more = int(ends[-1])
+        if lo != n:
+            data[n : n + more], indices[n : n + more] = data[lo : lo + more], indices[lo : lo + more]
+        indptr[start : start + len(ends)] = n + ends
+        n += more
+    for array in (data, indices):  # no view of them is left
+        array.resize(n, refcheck=False)
+    return c.data[data] if is_complex else data, indices, indptr
