@@ -72,11 +72,20 @@ def test_package_is_loaded_under_one_name():
 LIBRARIES = {
     "kernels_cy": {"numpy"},
     "kernels_nb": {"numpy", "numba", "llvmlite"},
-    "dispatch": {"numpy", "scipy", "array_api_compat"},
+    "dispatch": {"numpy", "scipy", "array_api_compat", "threadpoolctl"},
     "": set(),
-    "pp": {"numpy", "scipy", "dask"},  # where it works on Dask arrays; the tests above show that its import loads none
+    "io": {"anndata", "h5py", "zarr"},
+    # Where it works on Dask arrays, makes tables, fits curves: the tests above show that its import loads none.
+    "pp": {"numpy", "scipy", "dask", "pandas", "skmisc"},
 }
-OWN = {"kernels_cy": set(), "kernels_nb": set(), "dispatch": set(), "": {"dispatch", "pp"}, "pp": {"dispatch"}}
+OWN = {
+    "kernels_cy": set(),
+    "kernels_nb": set(),
+    "dispatch": set(),
+    "": {"dispatch", "pp"},
+    "io": {"dispatch"},
+    "pp": {"dispatch", "io"},
+}
 
 
 def imported_by(path):

@@ -6,7 +6,7 @@ target of `normalize` needs. Layers are named after the input's name, the functi
 SciPy object changes with the flags that SciPy caches in it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 from typing import Any
@@ -14,10 +14,10 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import scipy.sparse as sp
-from dask.base import tokenize
+from dask.base import compute_as_if_collection, tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-from . import _binary, _elementwise, _gram, _normalize, _partials, _reductions, _scaling
+from . import _binary, _elementwise, _gram, _normalize, _partials, _reductions, _scaling, _select
 from ._inputs import compressed, container, float_dtype, is_dask, is_sparse, native, scipy_class
 
 # How many partials one task merges.
@@ -74,6 +74,50 @@ def _merge_in_order(graph: dict[Any, Any], result: tuple, keys: list[Any], combi
     graph[result] = (combine, keys)
 
 
+def fold(
+    x: da.Array,
+    block_of: Callable,
+    merge: Callable[[list], Any],
+    rows: Sequence[Any],
+    columns: Sequence[Any],
+    whole: bool,
+) -> list:
+    """See `_rows.fold`. One computation for all results."""
+    lazy = [along(array, x, 0, "an array of the rows") for array in rows]
+    token = tokenize(x.name, x.dtype, block_of, merge, whole, [array.name for array in lazy], columns)
+    name = f"csraxis-fold-{token}"
+    n_rows, n_columns = x.numblocks
+    groups = [range(n_columns)] if whole else [[j] for j in range(n_columns)]
+    edges = np.cumsum((0, x.shape[1]) if whole else (0, *x.chunks[1]))
+    graph: dict[Any, Any] = {}
+    for g, group in enumerate(groups):
+        along_columns = [array[..., edges[g] : edges[g + 1]] for array in columns]
+        for i in range(n_rows):
+            blocks = [(x.name, i, j) for j in group]
+            along_rows = [(array.name, i) for array in lazy]
+            graph[(f"{name}-chunk", g, i)] = (_of_row, block_of, x.dtype, blocks, along_rows, along_columns)
+        _merge_in_order(graph, (name, g), [(f"{name}-chunk", g, i) for i in range(n_rows)], merge)
+    dependencies: list[Any] = [x, *lazy]
+    layers = HighLevelGraph.from_collections(name, graph, dependencies)
+    return list(compute_as_if_collection(da.Array, layers, [(name, g) for g in range(len(groups))]))
+
+
+def _of_row(block_of: Callable, dtype: np.dtype, blocks: list[Any], rows: list[Any], columns: list[Any]) -> Any:
+    return block_of(_side_by_side(blocks, dtype), *rows, *columns)
+
+
+def map_rows(block_of: Callable, name: str, x: da.Array, width: int, dtype: np.dtype) -> da.Array:
+    """`block_of` of each block of whole rows: an ndarray of `width` columns."""
+    name = f"csraxis-{name}-{tokenize(x.name, x.dtype, block_of)}"
+    graph: dict[Any, Any] = {
+        (name, i, 0): (_of_row, block_of, x.dtype, [(x.name, i, j) for j in range(x.numblocks[1])], [], [])
+        for i in range(x.numblocks[0])
+    }
+    dependencies: list[Any] = [x]
+    layers = HighLevelGraph.from_collections(name, graph, dependencies)
+    return da.Array(layers, name, (x.chunks[0], (width,)), meta=np.empty((0, 0), dtype))
+
+
 def gram(x: da.Array, dtype: np.dtype) -> da.Array:
     """See `csraxis.gram`. Each block of rows gives one matrix of sums."""
     name = f"csraxis-gram-{tokenize(x.name, x.dtype, dtype)}"
@@ -90,13 +134,17 @@ def gram(x: da.Array, dtype: np.dtype) -> da.Array:
 
 
 def _gram_of_row(blocks: list[Any], dtype: np.dtype) -> np.ndarray:
-    """Of the chunks of one block of rows, side by side."""
+    return _gram.partial_gram(_side_by_side(blocks, dtype))
+
+
+def _side_by_side(blocks: list[Any], dtype: np.dtype) -> Any:
+    """The chunks of one block of rows as one matrix."""
     blocks = [_declared(block, dtype) for block in blocks]
     if len(blocks) == 1:
-        return _gram.partial_gram(blocks[0])
+        return blocks[0]
     if all(is_sparse(block) for block in blocks):
-        return _gram.partial_gram(sp.hstack([native(compressed(block)) for block in blocks], format="csr"))
-    return _gram.partial_gram(np.hstack([_partials.to_ndarray(block) for block in blocks]))
+        return sp.hstack([native(compressed(block)) for block in blocks], format="csr")
+    return np.hstack([_partials.to_ndarray(block) for block in blocks])
 
 
 def _merge_grams(parts: list[np.ndarray]) -> np.ndarray:
@@ -117,7 +165,7 @@ def axis_scale(x: da.Array, factors: Any, *, axis: int, op: str, out: Any, zero_
         factors = _scaling.as_factors(factors, x.shape, axis)
     dtype = _scaling.scaled_dtype(x.dtype, factors.dtype, op)  # type: ignore[arg-type]
     block = partial(_axis_scale, axis=axis, op=op, zero_division=zero_division)
-    return map_chunks(block, "axis_scale", x, dtype, along(factors, x, axis, "factors"), axis=axis)
+    return map_chunks(block, "axis_scale", x, dtype, (factors, axis, "factors"))
 
 
 def normalize(
@@ -142,7 +190,7 @@ def normalize(
     if x.numblocks[axis] == 1 and totals is None:
         return map_chunks(block, "normalize", x, dtype)
     lazy_totals = row_totals(x, axis, dtype) if totals is None else totals
-    return map_chunks(block, "normalize", x, dtype, along(lazy_totals, x, 1 - axis, "totals"), axis=1 - axis)
+    return map_chunks(block, "normalize", x, dtype, (lazy_totals, 1 - axis, "totals"))
 
 
 def row_totals(x: da.Array, axis: int, dtype: np.dtype) -> da.Array:
@@ -163,6 +211,25 @@ def to_dense(x: da.Array, *, order: str) -> da.Array:
     block = partial(_elementwise.to_dense, order=order)  # type: ignore[arg-type]
     name = f"csraxis-to_dense-{tokenize(x.name, x.dtype, order)}"
     return _blockwise(block, name, x.dtype, x, tuple(range(x.ndim)))
+
+
+def take(x: da.Array, keep: np.ndarray, axis: int) -> da.Array:
+    """See `_select.take`. Chunks along `axis` shrink, and those of which nothing is kept are not computed."""
+    _check_known(x.shape[axis], "keep")
+    _select.check_keep(keep, x.shape, axis)
+    parts = np.split(keep.copy(), np.cumsum(x.chunks[axis])[:-1])  # a later change of `keep` would change the graph
+    used = [i for i, part in enumerate(parts) if part.any()] or [0]  # an axis has a chunk, if an empty one
+    name = f"csraxis-take-{tokenize(x.name, x.dtype, keep, axis)}"
+    graph: dict[Any, Any] = {}
+    for place in product(*(range(len(used) if i == axis else n) for i, n in enumerate(x.numblocks))):
+        of = used[place[axis]]
+        block = (x.name, *place[:axis], of, *place[axis + 1 :])
+        graph[(name, *place)] = (_take_block, block, parts[of], axis, x.dtype)
+    sizes = tuple(int(np.count_nonzero(parts[i])) for i in used)
+    chunks = (*x.chunks[:axis], sizes, *x.chunks[axis + 1 :])
+    dependencies: list[Any] = [x]
+    layers = HighLevelGraph.from_collections(name, graph, dependencies)
+    return da.Array(layers, name, chunks, meta=_meta(x, x.dtype.newbyteorder("=")))
 
 
 def binary(name: str, x1: Any, x2: Any) -> da.Array:
@@ -229,12 +296,14 @@ def _declared(chunk: Any, dtype: np.dtype) -> Any:
 
 
 def map_chunks(
-    block: Callable, name: str, x: da.Array, dtype: np.dtype, vector: da.Array | None = None, axis: int = 0
+    block: Callable, name: str, x: da.Array, dtype: np.dtype, *vectors: tuple[Any, int, str], dense: bool = False
 ) -> da.Array:
-    """Chunks of the class of x's, in `dtype`."""
-    arrays = [x, tuple(range(x.ndim)), *([] if vector is None else [vector, (axis,)])]
-    token = tokenize(x.name, x.dtype, block, *([] if vector is None else [vector.name, vector.dtype]))
-    return _blockwise(block, f"csraxis-{name}-{token}", dtype, *arrays, meta=_meta(x, dtype))
+    """Chunks of the class of x's (or ndarrays), in `dtype`. A vector comes with its axis and its name."""
+    lazy = [(along(vector, x, axis, what), (axis,)) for vector, axis, what in vectors]
+    token = tokenize(x.name, x.dtype, block, dense, *((vector.name, vector.dtype) for vector, _ in lazy))
+    arrays = [x, tuple(range(x.ndim)), *(part for pair in lazy for part in pair)]
+    meta = None if dense else _meta(x, dtype)
+    return _blockwise(block, f"csraxis-{name}-{token}", dtype, *arrays, meta=meta)
 
 
 def _meta(x: da.Array, dtype: np.dtype) -> Any:
@@ -320,6 +389,10 @@ def _broadcastable(x: Any) -> Any:
         return x
     several = {axis: 1 for axis, n in enumerate(x.shape) if n == 1 and x.numblocks[axis] > 1}
     return to_dense(x, order="C").rechunk(several) if several else x
+
+
+def _take_block(block: Any, keep: np.ndarray, axis: int, dtype: np.dtype) -> Any:
+    return _select.take(_declared(block, dtype), keep, axis)
 
 
 def _axis_scale(block: Any, factors: np.ndarray, **options: Any) -> Any:

@@ -1,0 +1,83 @@
+"""Means of the columns and sums of products of the differences to them, which merge without cancellation.
+
+What `_moments` is to the variance, this is to the covariance: the covariance matrix is `products / (n - 1)`.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import _blocks, _gram, _partials, _select
+from ._inputs import compressed, container, is_sparse, native
+from ._moments import mean_and_variance
+
+# A column whose mean is this many standard deviations from zero is centred before products are formed: else these
+# would lose the square of that, of 16 digits.
+FAR = 1e3
+
+
+class Comoments(NamedTuple):
+    """Of n rows: the mean of each column, and sum((v - mean) (v - mean)^T), in its upper triangle at least."""
+
+    n: float
+    mean: np.ndarray
+    products: np.ndarray
+
+    def about_zero(self) -> np.ndarray:
+        """sum(v v^T)."""
+        return self.products + self.n * np.outer(self.mean, self.mean)
+
+
+def comoments(x: Any) -> Comoments:
+    """Of the rows of a matrix in memory."""
+    x = container(x)
+    n, m = x.shape
+    if not n:
+        return Comoments(n, np.zeros(m), np.zeros((m, m)))
+    mean, var = (part.ravel() for part in mean_and_variance(_partials.moments(x, (0,)), 0))
+    with np.errstate(all="ignore"):
+        if not is_sparse(x):
+            return Comoments(n, mean, _centred_gram(x, mean))
+        far = np.abs(mean) > FAR * np.sqrt(var)
+        if far.any():
+            return Comoments(n, mean, _centred_first(x, mean, far))
+        return Comoments(n, mean, _gram.partial_gram(x) - n * np.outer(mean, mean))
+
+
+def _centred_first(x: Any, mean: np.ndarray, far: np.ndarray) -> np.ndarray:
+    """The products, where some columns are dense and have to be centred first."""
+    x = native(compressed(x, canonical=True))
+    near = _select.take(x, ~far, axis=1)
+    centred = _select.take(x, far, axis=1).toarray() - mean[far]
+    products = np.empty((len(mean), len(mean)))
+    of_near = _gram.partial_gram(near) - len(centred) * np.outer(mean[~far], mean[~far])
+    products[np.ix_(~far, ~far)] = _gram.finish_gram(of_near, of_near.dtype)
+    products[np.ix_(far, far)] = centred.T @ centred
+    products[np.ix_(~far, far)] = cross = near.T @ centred
+    products[np.ix_(far, ~far)] = cross.T
+    return products
+
+
+def _centred_gram(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    out = np.zeros((x.shape[1],) * 2)
+    for start, stop in _blocks.split_flat(len(x), max(1, 16 * _blocks.CAST_STEP // max(x.shape[1], 1))):
+        rows = x[start:stop] - mean
+        out += rows.T @ rows
+    return out
+
+
+def merge(parts: list[Comoments]) -> Comoments:
+    """Comoments of the rows of all."""
+    n, mean, products = parts[0].n, parts[0].mean, parts[0].products
+    if len(parts) > 1:
+        products = products.copy()
+    for part in parts[1:]:
+        both = n + part.n
+        with np.errstate(all="ignore"):
+            step = part.mean - mean
+            if n and part.n:
+                products += np.outer(step * (n * part.n / both), step)
+            products += part.products
+            mean = mean + step * (part.n / both) if both else mean
+        n = both
+    return Comoments(n, mean, products)

@@ -1,0 +1,217 @@
+"""Principal components of a matrix, without making it dense.
+
+Where its covariance matrix fits, from that: of the columns, or of the rows where those are fewer. Exact to the rounding
+of float64. For more columns and rows than that, by a block method that reads the matrix once in each step.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+import scipy.sparse.linalg
+from threadpoolctl import threadpool_limits
+
+from . import _comoments, _gram, _moments, _partials, _select
+from ._comoments import Comoments
+from ._inputs import compressed, container, is_dask, is_sparse, native
+from ._rows import fold
+
+# A covariance matrix of more columns (or rows) takes longer than the block method, and 8 times its square of memory.
+COVARIANCE_UP_TO = 5_000
+# LAPACK's subset solver up to here, ARPACK above (kernels.md: .39 s against .70 s for 50 of 2,000).
+LAPACK_UP_TO = 2_500
+# Where the block method stops: at residuals of this size relative to the eigenvalues, or after as many passes.
+TOLERANCE, MAX_PASSES, OVERSAMPLING = 1e-4, 30, 10
+
+
+class Components(NamedTuple):
+    """Leading principal components: of the columns around their mean, or around zero."""
+
+    mean: np.ndarray
+    """(m,): what was subtracted from each row."""
+    axes: np.ndarray
+    """(k, m): orthonormal rows; the largest loading of each is positive."""
+    singular_values: np.ndarray
+    """(k,): of the matrix minus the mean."""
+    variance: np.ndarray
+    """(k,): of the scores, over n - 1."""
+    total_variance: float
+    """Of all columns, over n - 1."""
+    residual: float
+    """0 for an exact method; else |C v - lambda v| / lambda of the worst component."""
+
+
+def components(x: Any, k: int, *, centre: bool, method: str, seed: Any) -> Components:
+    """The first k components; method is "auto", "covariance" or "blocks". Computed now, also on Dask."""
+    n, m = x.shape
+    if method == "auto":
+        method = "blocks" if min(n, m) > COVARIANCE_UP_TO else "covariance"
+    if method == "blocks":
+        found = _by_blocks(x, k, centre, seed)
+    elif n < m:
+        found = _from_rows(_in_memory(x), k, centre, seed)
+    else:
+        found = _from_columns(x, k, centre, seed)
+    largest = np.abs(found.axes).argmax(axis=1)
+    signs = np.where(found.axes[np.arange(len(largest)), largest] < 0, -1.0, 1.0)
+    return found._replace(axes=found.axes * signs[:, None])
+
+
+def project(x: Any, found: Components, dtype: np.dtype) -> Any:
+    """The scores of each row: shape (n, k), in `dtype`; lazy for Dask."""
+    block = partial(_scores, axes=found.axes.T.copy(), mean=found.mean, dtype=dtype)
+    if is_dask(x):
+        from . import _lazy
+
+        return _lazy.map_rows(block, "scores", x, len(found.axes), dtype)
+    return fold(x, block, np.concatenate, whole=True)[0]
+
+
+def _scores(block: Any, axes: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return (_plain(block) @ axes - mean @ axes).astype(dtype)
+
+
+def _plain(block: Any) -> Any:
+    """A container in memory as NumPy and SciPy can multiply it."""
+    block = container(block)
+    return native(compressed(block)) if is_sparse(block) else block
+
+
+def _in_memory(x: Any) -> Any:
+    if not is_dask(x):
+        return container(x)
+    (blocks,) = fold(x, _listed, _joined, whole=True)
+    return sp.vstack(blocks, format="csr") if all(map(sp.issparse, blocks)) else np.vstack(list(map(_dense, blocks)))
+
+
+def _listed(block: Any) -> list[Any]:
+    return [_plain(block)]
+
+
+def _joined(parts: list[list]) -> list:
+    return [block for part in parts for block in part]
+
+
+def _dense(block: Any) -> np.ndarray:
+    return _partials.to_ndarray(block)
+
+
+def _check_finite(*values: Any) -> None:
+    if not all(np.isfinite(value).all() for value in values):
+        raise ValueError("PCA needs finite values: x contains NaN or infinity, or its squares overflow")
+
+
+def _from_columns(x: Any, k: int, centre: bool, seed: Any) -> Components:
+    _gram.check_size(x.shape[1], None)
+    (found,) = fold(x, _comoments.comoments, _comoments.merge, whole=True)
+    found = Comoments(found.n, found.mean, _gram.finish_gram(found.products, found.products.dtype))
+    total = float(np.trace(found.products))
+    _check_finite(found.mean, total)
+    values, vectors = _leading(found.products if centre else found.about_zero(), k, seed)
+    squares = values if centre else np.sum(vectors * (found.products @ vectors), axis=0)
+    freedom = max(found.n - 1, 1)
+    mean = found.mean if centre else np.zeros(len(found.mean))
+    return Components(mean, vectors.T, np.sqrt(values), squares / freedom, total / freedom, 0.0)
+
+
+def _from_rows(x: Any, k: int, centre: bool, seed: Any) -> Components:
+    """From the inner products of the rows: their eigenvectors are the scores."""
+    n = x.shape[0]
+    mean, var = (part.ravel() for part in _moments.mean_and_variance(_partials.moments(x, (0,)), 0))
+    _check_finite(mean, var)
+    # What is far from zero and varies little is centred first: else the others would vanish in its rounding.
+    far = np.abs(mean) > _comoments.FAR * np.sqrt(var) if centre else np.zeros(len(mean), bool)
+    near = _select.take(x, ~far, axis=1)
+    centred = _partials.to_ndarray(_select.take(x, far, axis=1)) - mean[far]
+    products = _gram.finish_gram(_gram.partial_gram(near.T), np.dtype(float)) + centred @ centred.T
+    if centre:
+        of_rows = products.mean(axis=1)
+        products += of_rows.mean() - of_rows[:, None] - of_rows
+    values, scores = _leading(products, k, seed)
+    singular = np.sqrt(values)
+    loadings = np.empty((len(mean), k))
+    loadings[~far] = _plain(near).T @ scores
+    if centre:
+        loadings[~far] -= np.outer(mean[~far], scores.sum(axis=0))
+    loadings[far] = centred.T @ scores
+    # Orthonormal also where a singular value is zero.
+    axes, lengths = np.linalg.qr(loadings)
+    axes *= np.where(np.diag(lengths) < 0, -1, 1)
+    freedom = max(n - 1, 1)
+    variance = np.maximum(values if centre else values * (1 - scores.sum(axis=0) ** 2 / n), 0) / freedom
+    return Components(mean if centre else np.zeros(len(mean)), axes.T, singular, variance, var.sum() * n / freedom, 0.0)
+
+
+def _leading(matrix: np.ndarray, k: int, seed: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The k largest eigenvalues of a symmetric matrix, falling and not negative; and their vectors, as columns."""
+    m = len(matrix)
+    # With a busy neighbour, more than one BLAS thread is several times slower.
+    with threadpool_limits(1, "blas"):
+        if m <= LAPACK_UP_TO or 4 * k > m:
+            wanted = (m - k, m - 1)
+            values, vectors = scipy.linalg.eigh(matrix, subset_by_index=wanted, driver="evr", check_finite=False)
+        else:
+            values, vectors = scipy.sparse.linalg.eigsh(matrix, k, which="LA", v0=_random(seed, m))
+    order = np.argsort(values)[::-1]
+    return np.maximum(values[order], 0), vectors[:, order]
+
+
+def _random(seed: Any, *shape: int) -> np.ndarray:
+    generator = seed if isinstance(seed, np.random.RandomState) else np.random.RandomState(seed)
+    return generator.standard_normal(shape)
+
+
+def _by_blocks(x: Any, k: int, centre: bool, seed: Any) -> Components:
+    """Block Lanczos on the covariance matrix C, which is never formed: a pass gives C times a block of vectors.
+
+    Eigenvectors are sought in all blocks so far (Musco & Musco, "Randomized block Krylov methods", 2015; Golub &
+    Underwood 1977), and the residual C v - lambda v is known without another pass.
+    """
+    parts = fold(x, partial(_partials.moments, axes=(0,)), _merge_moments)
+    moments = _moments.Moments(*(np.concatenate(part, axis=1)[0] for part in zip(*parts)))
+    mean, var = _moments.mean_and_variance(moments, 0)
+    n, m = float(moments.n[0]), len(mean)
+    _check_finite(mean, var)
+    shift = mean if centre else np.zeros(m)
+    width = min(k + OVERSAMPLING, m)
+    basis, images = np.empty((m, 0)), np.empty((m, 0))
+    block = np.linalg.qr(_random(seed, m, width))[0]
+    for _ in range(MAX_PASSES):
+        (image,) = fold(x, partial(_covariance_times, vectors=block, mean=shift), _add, whole=True)
+        basis, images = np.hstack([basis, block]), np.hstack([images, image])
+        projected = basis.T @ images
+        values, inner = scipy.linalg.eigh((projected + projected.T) / 2)
+        values, inner = values[: -k - 1 : -1], inner[:, : -k - 1 : -1]
+        vectors = basis @ inner
+        lengths = np.linalg.norm(images @ inner - vectors * values, axis=0)
+        residual = float((lengths / np.maximum(values, np.finfo(float).tiny)).max())
+        width = min(width, m - basis.shape[1])
+        if residual <= TOLERANCE or not width:
+            break
+        block = image
+        for _ in range(2):  # once more for what is left of directions that are exhausted
+            block = np.linalg.qr(block - basis @ (basis.T @ block))[0][:, :width]
+    values = np.maximum(values, 0)
+    squares = values if centre else values - n * (mean @ vectors) ** 2
+    freedom = max(n - 1, 1)
+    total = var.sum() * n / freedom
+    return Components(shift, vectors.T, np.sqrt(values), np.maximum(squares, 0) / freedom, total, residual)
+
+
+def _covariance_times(block: Any, vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    block = _plain(block)
+    scores = block @ vectors - mean @ vectors
+    return block.T @ scores - np.outer(mean, scores.sum(axis=0))
+
+
+def _merge_moments(parts: list[_moments.Moments]) -> _moments.Moments:
+    merged = parts[0]
+    for part in parts[1:]:
+        merged = _moments.merge(merged, part)
+    return merged
+
+
+def _add(parts: list[np.ndarray]) -> np.ndarray:
+    return np.sum(parts, axis=0)

@@ -1,0 +1,67 @@
+"""One pass over a matrix, now: what each block of it gives, merged in the order of the blocks."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from typing import Any
+
+from . import _backed, _blocks
+from ._inputs import assemble, compressed, container, copy_flags, is_dask, is_sparse, narrow, scipy_class
+
+
+def fold(
+    x: Any,
+    block_of: Callable[..., Any],
+    merge: Callable[[list], Any],
+    *,
+    rows: Sequence[Any] = (),
+    columns: Sequence[Any] = (),
+    whole: bool = False,
+) -> list:
+    """Partial results of blocks of rows, merged: one for each group of columns.
+
+    `block_of(block, *part)` gets the blocks of x (containers in memory), each with its part of every array of `rows`
+    (along their first axis) and of `columns` (along their last one); `merge` takes a list of what it returns, in order.
+    Blocks hold whole rows if `whole` is set: then there is one result. Otherwise there is one for each chunk of columns
+    of a Dask array, and for each block of columns of a csc matrix.
+    """
+    x = container(x)
+    if is_dask(x):
+        from . import _lazy
+
+        return _lazy.fold(x, block_of, merge, rows, columns, whole)
+    by_columns = not whole and is_sparse(x) and x.format == "csc"
+    blocks = list(_major_blocks(x) if by_columns else row_blocks(x))
+    place = {start: block for start, _, block in blocks}
+
+    def task(start: int, stop: int) -> Any:
+        along_rows = [array if by_columns else array[start:stop] for array in rows]
+        along_columns = [array[..., start:stop] if by_columns else array for array in columns]
+        return block_of(place[start], *along_rows, *along_columns)
+
+    parts = _blocks.run(task, [(start, stop) for start, stop, _ in blocks], x.nnz if is_sparse(x) else x.size)
+    return list(parts) if by_columns else [reduce(lambda so_far, part: merge([so_far, part]), parts)]
+
+
+def row_blocks(x: Any) -> Iterator[tuple[int, int, Any]]:
+    """(start, stop, rows [start, stop) of x) for a matrix in memory, without a copy; a csc matrix is one block."""
+    if not is_sparse(x):
+        step = max(1, _backed.BLOCK_VALUES * len(x) // max(x.size, 1))
+        for start, stop in _blocks.split_flat(len(x), step) or [(0, 0)]:
+            yield start, stop, x[start:stop]
+    elif x.format == "csr":
+        yield from _major_blocks(x)
+    else:
+        yield 0, x.shape[0], x
+
+
+def _major_blocks(x: Any) -> Iterator[tuple[int, int, Any]]:
+    c = compressed(x)
+    for start, stop in _blocks.split(c.indptr, -(-len(c.data) // _backed.BLOCK_VALUES)):
+        lo, hi = int(c.indptr[start]), int(c.indptr[stop])
+        shape = (stop - start, x.shape[1]) if c.major == 0 else (x.shape[0], stop - start)
+        indices = c.indices[lo:hi]
+        block = assemble(
+            scipy_class(x), shape, c.data[lo:hi], indices, narrow(c.indptr[start : stop + 1] - lo, indices.dtype)
+        )
+        copy_flags(x, block)
+        yield start, stop, block

@@ -1,0 +1,211 @@
+"""Principal components: those of the dense matrix, whatever the container, method, chunking and shape."""
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.sparse as sp
+
+import csraxis as cx
+from csraxis.dispatch import _comoments, _components
+from csraxis.dispatch._comoments import comoments, merge
+from csraxis.dispatch._components import components, project
+
+CONTAINERS = (sp.csr_matrix, sp.csr_array, sp.csc_matrix, sp.csc_array, np.array)
+each_container = pytest.mark.parametrize("cls", CONTAINERS, ids=lambda cls: cls.__name__)
+centre_or_not = pytest.mark.parametrize("centre", [True, False])
+each_method = pytest.mark.parametrize("method", ["covariance", "blocks"])
+
+
+def matrix(n=120, m=40, seed=0, rank=8):
+    """Half zeros, with components of clearly different size; an empty column, and one that is constant."""
+    rng = np.random.default_rng(seed)
+    x = rng.gamma(1, 1, (n, rank)) * 2.0 ** -np.arange(rank) @ rng.gamma(1, 1, (rank, m))
+    x = x * (rng.random((n, m)) < 0.5) + 0.01 * rng.random((n, m))
+    x[:, 1], x[:, 2] = 0, 3
+    return x
+
+
+def hostile(n=200):
+    """Columns near 30,000 and 1e6 with tiny spread, beside sparse ones of size one."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(n, 12)) * (rng.random((n, 12)) < 0.3)
+    x[:, 3] = 30_000 + 0.1 * rng.integers(1, 4, n)
+    x[:, 7] = 1e6 + x[:, 0] + 0.01 * rng.normal(size=n)
+    x[:, 9] = -5e4
+    return x
+
+
+def by_svd(x, k, centre):
+    """Singular values, components, and variances of scores and columns, by LAPACK."""
+    x = np.asarray(x, float)
+    shifted = x - x.mean(axis=0)
+    _, singular, axes = np.linalg.svd(shifted if centre else x, full_matrices=False)
+    scores = x @ axes[:k].T
+    return singular[:k], axes[:k], scores.var(axis=0, ddof=1), x.var(axis=0, ddof=1).sum()
+
+
+def assert_right(found, x, k, centre, rtol=1e-9, angle=1e-6):
+    singular, axes, variance, total = by_svd(x, k, centre)
+    np.testing.assert_allclose(found.singular_values, singular, rtol=rtol, atol=1e-7 * singular[0])
+    np.testing.assert_allclose(found.variance, variance, rtol=10 * rtol, atol=1e-7 * variance[0])
+    np.testing.assert_allclose(found.total_variance, total, rtol=1e-9)
+    np.testing.assert_allclose(found.axes @ found.axes.T, np.eye(k), atol=1e-9)
+    assert scipy.linalg.subspace_angles(found.axes.T, axes.T).max() < angle
+    assert (found.axes[np.arange(k), np.abs(found.axes).argmax(axis=1)] > 0).all()
+
+
+@pytest.mark.parametrize("shape", [(120, 40), (40, 120), (40, 40)])
+@each_method
+@centre_or_not
+@each_container
+def test_as_by_singular_value_decomposition(engine, cls, centre, method, shape):
+    x = matrix(*shape)
+    found = components(cls(x), 6, centre=centre, method=method, seed=0)
+    blocks = method == "blocks"
+    assert (found.residual > 0) == blocks
+    assert_right(found, x, 6, centre, rtol=1e-6 if blocks else 1e-9, angle=1e-3 if blocks else 1e-6)
+    scores = project(cls(x), found, np.dtype(float))
+    expected = (x - (x.mean(axis=0) if centre else 0)) @ found.axes.T
+    np.testing.assert_allclose(scores, expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int16", "int64", "float32"])
+@pytest.mark.parametrize("shape", [(60, 20), (20, 60)])
+@each_container
+def test_every_dtype(cls, shape, dtype):
+    x = matrix(*shape)
+    x = x > np.median(x) if dtype == "bool" else (10 * x).astype(dtype)
+    assert_right(components(cls(x), 4, centre=True, method="auto", seed=0), x, 4, True)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@each_container
+def test_a_large_mean_does_not_cancel(cls, transposed):
+    x = hostile(200)[: 8 if transposed else None]
+    found = components(cls(x), 5, centre=True, method="covariance", seed=0)
+    assert_right(found, x, 5, True, rtol=1e-7, angle=1e-5)
+
+
+def test_all_components_of_a_matrix_of_low_rank():
+    x = np.outer(np.arange(6.0), [1, 0, 2, 3])
+    for cls in CONTAINERS:
+        for values in (x, x.T.copy()):
+            k = min(values.shape)
+            found = components(cls(values), k, centre=True, method="covariance", seed=0)
+            np.testing.assert_allclose(found.axes @ found.axes.T, np.eye(k), atol=1e-10)
+            np.testing.assert_allclose(found.singular_values, by_svd(values, k, True)[0], atol=1e-6)
+
+
+@each_container
+def test_comoments_do_not_depend_on_the_blocks(cls):
+    x = hostile(90)
+    exact = np.asarray(x, np.longdouble)
+    exact = exact - exact.mean(axis=0)
+    exact = (exact.T @ exact).astype(float)
+    scale = np.sqrt(np.outer(np.diag(exact), np.diag(exact))) + 1e-12
+    for edges in ((0, 90), (0, 1, 90), (0, 0, 30, 31, 90), tuple(range(91))):
+        parts = [comoments(cls(x[start:stop])) for start, stop in itertools.pairwise(edges)]
+        before = [part.products.copy() for part in parts]
+        found = merge(parts)
+        upper = np.triu_indices(x.shape[1])
+        np.testing.assert_allclose((found.products / scale)[upper], (exact / scale)[upper], atol=1e-9)
+        np.testing.assert_allclose(found.mean, x.mean(axis=0), rtol=1e-12, atol=1e-15)
+        assert found.n == 90
+        for part, products in zip(parts, before):
+            np.testing.assert_array_equal(part.products, products)
+
+
+@pytest.mark.parametrize("chunks", [(30, 40), (17, 9), (120, 11), ((1, 100, 19), (40,))], ids=str)
+@pytest.mark.parametrize("kind", ["csr_matrix", "csc_array", "ndarray"])
+@centre_or_not
+@each_method
+def test_singular_values_do_not_depend_on_the_chunks(method, centre, kind, chunks):
+    pytest.importorskip("dask.array")
+    from dask_calls import KINDS, lazy
+
+    x = matrix()
+    whole = components(KINDS[kind](x), 6, centre=centre, method=method, seed=0)
+    found = components(lazy(x, kind, chunks), 6, centre=centre, method=method, seed=0)
+    np.testing.assert_allclose(found.singular_values, whole.singular_values, rtol=1e-9)
+    np.testing.assert_allclose(found.axes, whole.axes, atol=1e-6)
+    scores = project(lazy(x, kind, chunks), found, np.dtype("f4"))
+    assert (scores.dtype, scores.shape, scores.chunks[1]) == (np.dtype("f4"), (120, 6), (6,))
+    np.testing.assert_allclose(scores.compute(), project(x, whole, np.dtype("f4")), atol=1e-5)
+
+
+def test_few_rows_on_dask():
+    pytest.importorskip("dask.array")
+    from dask_calls import lazy
+
+    x = matrix(30, 90)
+    for kind in ("csr_array", "csc_matrix", "ndarray"):
+        found = components(lazy(x, kind, (12, 40)), 4, centre=True, method="auto", seed=0)
+        assert_right(found, x, 4, True)
+
+
+def test_the_same_bits_for_any_number_of_threads(engine, monkeypatch):
+    from csraxis.dispatch import _backed, _blocks
+
+    monkeypatch.setattr(_blocks, "PARALLEL_FROM", 0)
+    monkeypatch.setattr(_backed, "BLOCK_VALUES", 300)
+    x = sp.csr_matrix(matrix())
+    found = []
+    for threads in (1, 2, 3):
+        with cx.config(threads=threads):
+            found.append(components(x, 5, centre=True, method="covariance", seed=0))
+    for one in found[1:]:
+        for part, expected in zip(one, found[0]):
+            np.testing.assert_array_equal(part, expected)
+
+
+def test_arpack_above_the_limit_of_lapack(monkeypatch):
+    monkeypatch.setattr(_components, "LAPACK_UP_TO", 10)
+    x = matrix()
+    assert_right(components(x, 6, centre=True, method="covariance", seed=0), x, 6, True)
+
+
+def test_method_is_chosen_by_size(monkeypatch):
+    x = matrix()
+    assert components(x, 3, centre=True, method="auto", seed=0).residual == 0
+    monkeypatch.setattr(_components, "COVARIANCE_UP_TO", 39)
+    assert components(x, 3, centre=True, method="auto", seed=0).residual > 0
+    assert components(x[:20], 3, centre=True, method="auto", seed=0).residual == 0  # few rows
+
+
+def test_approximate_components_say_so(monkeypatch):
+    monkeypatch.setattr(_components, "MAX_PASSES", 1)
+    x = np.random.default_rng(0).normal(size=(300, 200))
+    with pytest.warns(UserWarning, match=r"approximate: the residual of the worst is \d"):
+        _, axes, _, variance = cx.pp.pca(x, 5, svd_solver="randomized", return_info=True)
+    covariance = np.cov(x.T)
+    residual = np.linalg.norm(covariance @ axes.T - axes.T * variance, axis=0) / variance
+    found = components(x, 5, centre=True, method="blocks", seed=0)
+    np.testing.assert_allclose(found.residual, residual.max(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("shape", [(30, 10), (10, 30)])
+@each_method
+@each_container
+def test_values_that_are_not_finite_are_refused(cls, method, shape, bad):
+    x = matrix(*shape)
+    x[3, 4] = bad
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        components(cls(x), 3, centre=True, method=method, seed=0)
+
+
+@pytest.mark.parametrize("n_comps", [0, 21, 2.5, True, "3"])
+def test_number_of_components(n_comps):
+    with pytest.raises(ValueError, match="n_comps must be an int from 1 to 20"):
+        cx.pp.pca(matrix(30, 20), n_comps)
+
+
+def test_unknown_solver():
+    with pytest.raises(ValueError, match=r"svd_solver must be one of None, 'auto'.*got 'magic'"):
+        cx.pp.pca(matrix(30, 20), 2, svd_solver="magic")
+
+
+def test_the_limit_for_centring_first_is_where_digits_are_lost():
+    assert _comoments.FAR**2 * 2.3e-16 < 1e-9
