@@ -1,4 +1,4 @@
-"""Which matrix of an AnnData is meant, and whether its buffer may be reused."""
+"""Which matrix of an AnnData is meant, whether its buffer may be reused, and how it is cut down."""
 
 import gc
 import sys
@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..dispatch._inputs import is_dask, is_sparse
+from ..dispatch._inputs import container, is_dask, is_sparse
+from ..dispatch._select import take
 
 
 def is_anndata(x: Any) -> bool:
@@ -17,12 +18,12 @@ def is_anndata(x: Any) -> bool:
     return anndata is not None and isinstance(x, anndata.AnnData)
 
 
-def warn(message: str) -> None:
-    """A UserWarning that points at the line which called csraxis."""
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """A warning that points at the line which called csraxis."""
     frame, level = sys._getframe(), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("csraxis."):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, UserWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 def actual(adata: Any) -> None:
@@ -49,6 +50,62 @@ def set_matrix(adata: Any, x: Any, layer: str | None, obsm: str | None) -> None:
         adata.obsm[obsm] = x
     else:
         adata.X = x
+
+
+def check_matrix(adata: Any, layer: str | None, obsm: str | None) -> None:
+    """TypeError unless the matrix is one of real numbers that csraxis takes: before anything has changed."""
+    place = "adata.X" if layer is obsm is None else f"layer {layer!r}" if obsm is None else f"obsm {obsm!r}"
+    result_dtype(container(get_matrix(adata, layer, obsm), place).dtype)
+
+
+def result_dtype(dtype: np.dtype) -> np.dtype:
+    """Floats stay, everything else becomes float32, as in scanpy."""
+    if dtype.kind == "c":
+        raise TypeError(f"counts must be real numbers; got {dtype}")
+    return dtype.newbyteorder("=") if dtype.kind == "f" else np.dtype(np.float32)
+
+
+def only_for_anndata(**arguments: Any) -> None:
+    """TypeError if one of the arguments was given."""
+    given = [name for name, value in arguments.items() if value is not None]
+    if given:
+        raise TypeError(f"Arguments {given} are only valid if an AnnData object is passed.")
+
+
+def check_mask(x: Any, mask: Any, axis: int, name: str) -> np.ndarray:
+    """A boolean mask of the rows (axis=0) or columns of a matrix or AnnData, or the column of obs or var so named."""
+    frame = "obs" if axis == 0 else "var"
+    if isinstance(mask, str):
+        if not is_anndata(x):
+            raise ValueError(f"{name}={mask!r} names a column, which needs an AnnData")
+        if mask not in getattr(x, frame):
+            raise ValueError(
+                f"Did not find `adata.{frame}[{mask!r}]`. Either add the mask first to `adata.{frame}` or consider "
+                f"using the {name} argument with an array."
+            )
+        mask = getattr(x, frame)[mask]
+    mask = np.asarray(mask)
+    if mask.dtype == object and all(isinstance(value, bool | np.bool_) for value in mask):
+        mask = mask.astype(bool)
+    if mask.dtype != bool:
+        raise ValueError(f"{name}: Mask array must be boolean, got {mask.dtype}")
+    if mask.shape != (x.shape[axis],):
+        raise ValueError(f"The shape of the mask {name} {mask.shape} does not match the data {x.shape}")
+    return mask
+
+
+def subset(adata: Any, keep: np.ndarray, axis: int) -> None:
+    """Keep some of the cells (axis=0) or genes of an AnnData; matrices are cut by csraxis, the rest by anndata."""
+    matrices = {} if adata.X is None else {None: take(container(adata.X, "adata.X"), keep, axis)}
+    matrices |= {name: take(container(adata.layers[name], name), keep, axis) for name in adata.layers}
+    for name in matrices:
+        if name is None:
+            adata.X = None
+        else:
+            del adata.layers[name]
+    (adata._inplace_subset_var if axis else adata._inplace_subset_obs)(keep)
+    for name, matrix in matrices.items():
+        set_matrix(adata, matrix, name, None)
 
 
 def reusable(adata: Any, layer: str | None, obsm: str | None, dtype: np.dtype) -> bool:

@@ -11,7 +11,17 @@ from ..dispatch._elementwise import apply
 from ..dispatch._inputs import check_all_indices, compressed, container, is_dask, is_sparse
 from ..dispatch._normalize import check_target, median_of_positive, normalize_to, row_totals
 from ..dispatch._pieces import places
-from ._anndata import actual, get_matrix, is_anndata, reusable, set_matrix, warn
+from ._anndata import (
+    actual,
+    check_matrix,
+    get_matrix,
+    is_anndata,
+    only_for_anndata,
+    result_dtype,
+    reusable,
+    set_matrix,
+    warn,
+)
 
 
 def normalize_total(
@@ -179,9 +189,9 @@ def log1p(
     """
     _check_base(base)
     if not is_anndata(data):
-        _only_for_anndata(chunked=chunked, chunk_size=chunk_size, layer=layer, obsm=obsm)
+        only_for_anndata(chunked=chunked, chunk_size=chunk_size, layer=layer, obsm=obsm)
         return _logged(container(data, "data"), base)
-    _check_matrix(data, layer, obsm)
+    check_matrix(data, layer, obsm)
     _warn_if_logged(data)
     data = data.copy() if copy else data
     actual(data)
@@ -213,9 +223,9 @@ def _normalize(
     if copy and not inplace:
         raise ValueError("`copy=True` cannot be used with `inplace=False`.")
     if not is_anndata(adata):
-        _only_for_anndata(key_added=key_added, layer=layer, obsm=obsm)
+        only_for_anndata(key_added=key_added, layer=layer, obsm=obsm)
         return _normalized(container(adata, "adata"), target_sum, max_fraction, log, base)[0]
-    _check_matrix(adata, layer, obsm)
+    check_matrix(adata, layer, obsm)
     if log:
         _warn_if_logged(adata)
     adata = adata.copy() if copy else adata
@@ -316,8 +326,8 @@ def _in_base(x: Any, base: float | None) -> Any:
 
 
 def _totals_without_highly_expressed(x: Any, dtype: np.dtype, max_fraction: float) -> np.ndarray:
-    keep = ~_highly_expressed(x, row_totals(x, 1, dtype), max_fraction)[0]
-    return _totals_of(x, keep)[:, 0]
+    keep = ~highly_expressed(x, row_totals(x, 1, dtype), max_fraction)[0]
+    return totals_of(x, keep)[:, 0]
 
 
 def _totals_without_highly_expressed_lazily(x: Any, totals: Any, max_fraction: float) -> np.ndarray:
@@ -326,16 +336,16 @@ def _totals_without_highly_expressed_lazily(x: Any, totals: Any, max_fraction: f
 
     from ..dispatch import _lazy
 
-    block = partial(_highly_expressed, max_fraction=max_fraction)
+    block = partial(highly_expressed, max_fraction=max_fraction)
     meta = np.empty((0, 0), bool)
     flags = da.blockwise(block, "ij", x, "ij", totals, "i", adjust_chunks={"i": 1}, align_arrays=False, meta=meta)
     keep = _lazy.along(~flags.any(axis=0).compute(), x, 1, "genes")
     meta = np.empty((0, 0))
-    parts = da.blockwise(_totals_of, "ij", x, "ij", keep, "j", adjust_chunks={"j": 1}, align_arrays=False, meta=meta)
+    parts = da.blockwise(totals_of, "ij", x, "ij", keep, "j", adjust_chunks={"j": 1}, align_arrays=False, meta=meta)
     return parts.sum(axis=1).compute()
 
 
-def _highly_expressed(x: Any, totals: np.ndarray, max_fraction: float) -> np.ndarray:
+def highly_expressed(x: Any, totals: np.ndarray, max_fraction: float) -> np.ndarray:
     """Shape (1, genes): which genes have more than `max_fraction` of the total of some cell."""
     x = container(x)
     limits = totals * max_fraction
@@ -351,7 +361,7 @@ def _highly_expressed(x: Any, totals: np.ndarray, max_fraction: float) -> np.nda
     return found
 
 
-def _totals_of(x: Any, keep: np.ndarray) -> np.ndarray:
+def totals_of(x: Any, keep: np.ndarray) -> np.ndarray:
     """Shape (cells, 1): totals of the genes to keep, in float64."""
     x = container(x)
     if not is_sparse(x):
@@ -374,30 +384,11 @@ def _takes_result(adata: Any, layer: str | None, obsm: str | None, log: bool) ->
     return not log or not is_sparse(x) or compressed(x, canonical=True).source is x
 
 
-def _check_matrix(adata: Any, layer: str | None, obsm: str | None) -> None:
-    """TypeError unless the matrix is one of real numbers that csraxis takes: before anything has changed."""
-    place = "adata.X" if layer is obsm is None else f"layer {layer!r}" if obsm is None else f"obsm {obsm!r}"
-    result_dtype(container(get_matrix(adata, layer, obsm), place).dtype)
-
-
-def result_dtype(dtype: np.dtype) -> np.dtype:
-    """Floats stay, everything else becomes float32, as in scanpy."""
-    if dtype.kind == "c":
-        raise TypeError(f"counts must be real numbers; got {dtype}")
-    return dtype.newbyteorder("=") if dtype.kind == "f" else np.dtype(np.float32)
-
-
 def _check_base(base: Any) -> None:
     if base is None:
         return
     if not isinstance(base, Real | np.number) or isinstance(base, bool) or not 0 < float(base) < np.inf or base == 1:
         raise ValueError(f"base must be a positive number other than 1, or None; got {base!r}")
-
-
-def _only_for_anndata(**arguments: Any) -> None:
-    given = [name for name, value in arguments.items() if value is not None]
-    if given:
-        raise TypeError(f"Arguments {given} are only valid if an AnnData object is passed.")
 
 
 def _warn_if_logged(adata: Any) -> None:

@@ -1,0 +1,440 @@
+"""Highly variable genes."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..dispatch import _moments, _partials
+from ..dispatch._binary import multiply
+from ..dispatch._elementwise import apply
+from ..dispatch._inputs import compressed, container, is_sparse, with_data
+from ..dispatch._moments import Moments
+from ..dispatch._pieces import places
+from ..dispatch._rows import fold
+from ..dispatch._select import take
+from ._anndata import actual, check_matrix, get_matrix, is_anndata, subset, warn
+from ._normalize import result_dtype
+from ._qc import positives_of
+from ._scale import merge_moments
+
+FLAVORS = ("seurat", "cell_ranger", "seurat_v3", "seurat_v3_paper")
+CUTOFFS = {"min_disp": 0.5, "max_disp": np.inf, "min_mean": 0.0125, "max_mean": 3}
+# In the order in which scanpy adds them to var.
+COLUMNS = (
+    "highly_variable",
+    "highly_variable_rank",
+    "means",
+    "variances",
+    "variances_norm",
+    "dispersions",
+    "dispersions_norm",
+    "highly_variable_nbatches",
+    "highly_variable_intersection",
+)
+
+
+class Batches(NamedTuple):
+    """Which batch each cell is in, and the names of the batches."""
+
+    codes: np.ndarray
+    names: list[Any]
+
+
+class Stats(NamedTuple):
+    """Of each batch and gene, what the flavour needs to know; arrays of shape (batches, genes)."""
+
+    moments: Moments
+    expressed: np.ndarray
+    """In how many cells the gene is positive."""
+    are_counts: np.ndarray
+    """Whether all values are integers that are not negative; in each of its columns the same."""
+
+
+def highly_variable_genes(
+    adata: Any,
+    *,
+    layer: str | None = None,
+    n_top_genes: int | None = None,
+    min_disp: float = 0.5,
+    max_disp: float = np.inf,
+    min_mean: float = 0.0125,
+    max_mean: float = 3,
+    span: float = 0.3,
+    n_bins: int = 20,
+    flavor: str = "seurat",
+    subset: bool = False,
+    inplace: bool = True,
+    batch_key: str | None = None,
+    filter_unexpressed_genes: bool | None = None,
+    check_values: bool = True,
+) -> Any:
+    """Genes that vary more than others of the same mean.
+
+    Follows `scanpy.pp.highly_variable_genes` (scanpy 1.12.4) and with it Seurat (Satija et al. 2015), Cell Ranger
+    (Zheng et al. 2017) and Seurat v3 (Stuart et al. 2019). On Dask it reads the matrix once, the v3 flavours twice.
+
+    Parameters
+    ----------
+    adata : AnnData, or an array of shape (cells, genes)
+        Logarithms for "seurat" and "cell_ranger", counts for the v3 flavours. In memory or over Dask.
+    layer : str, optional
+        The layer to use instead of X.
+    n_top_genes : int, optional
+        How many genes to choose; the cut-offs are ignored then. Default for the v3 flavours: 2000.
+    min_disp, max_disp, min_mean, max_mean : float
+        Cut-offs of normalised dispersion and mean; for "seurat" and "cell_ranger".
+    span : float
+        The share of genes that the local regression of the v3 flavours takes at a time.
+    n_bins : int
+        How many bins of genes with a similar mean "seurat" makes.
+    flavor : {"seurat", "cell_ranger", "seurat_v3", "seurat_v3_paper"}
+        "seurat" works on the values before the logarithm, whose base it takes from `adata.uns["log1p"]`. The v3
+        flavours differ with `batch_key`: genes are ranked by their median rank first, or by the number of batches.
+    subset : bool
+        Cut the AnnData (or the result) down to these genes.
+    inplace : bool
+        Write to `adata.var` instead of returning a DataFrame.
+    batch_key : str, optional
+        Column of `obs`: genes are chosen in each batch, and the choices are merged.
+    filter_unexpressed_genes : bool, optional
+        Leave out genes that no cell expresses. With `batch_key` this is always done (v3 flavours: never).
+    check_values : bool
+        v3 flavours: warn if the values are not counts.
+
+    Returns
+    -------
+    None or DataFrame
+        `highly_variable`, `means`, `dispersions`, `dispersions_norm` (v3: `variances`, `variances_norm`,
+        `highly_variable_rank`), and with `batch_key` `highly_variable_nbatches`, `highly_variable_intersection`. A
+        DataFrame with `inplace=False`, and for an array.
+
+    Raises
+    ------
+    ImportError
+        If a v3 flavour is asked for and scikit-misc is not installed.
+    KeyError, TypeError, ValueError
+        For an unknown `batch_key` or flavour, any other container, or a malformed matrix.
+
+    Examples
+    --------
+    >>> import csraxis as cx, numpy as np
+    >>> x = np.log1p(np.random.default_rng(0).poisson(1, (50, 6)) * [[1, 1, 1, 1, 1, 9]])
+    >>> frame = cx.pp.highly_variable_genes(x, n_top_genes=1, n_bins=2)
+    >>> frame["highly_variable"].tolist()
+    [False, False, False, False, False, True]
+    """
+    if flavor not in FLAVORS:
+        raise ValueError(f"flavor must be one of {', '.join(map(repr, FLAVORS))}; got {flavor!r}")
+    v3 = flavor.startswith("seurat_v3")
+    cutoffs = {"min_disp": min_disp, "max_disp": max_disp, "min_mean": min_mean, "max_mean": max_mean}
+    if n_top_genes is not None and not v3 and cutoffs != CUTOFFS:
+        warn("If you pass `n_top_genes`, all cutoffs are ignored.")
+    if batch_key and not v3 and filter_unexpressed_genes is False:
+        warn("filter_unexpressed_genes is set to False, but is ignored where batch_key is given")
+    if is_anndata(adata):
+        check_matrix(adata, layer, None)
+        x, names = container(get_matrix(adata, layer, None), "adata"), adata.var_names
+        base = adata.uns.get("log1p", {}).get("base")
+    else:
+        x, names, base = container(adata, "adata"), None, None
+        if x.ndim != 2:
+            raise ValueError(f"the matrix must be 2-D, got shape {x.shape}")
+        result_dtype(x.dtype)
+    batches = batches_of(adata, batch_key, x.shape[0])
+    of = "counts" if v3 else "exponentials" if flavor == "seurat" else "values"
+    stats = statistics(x, batches, of, base)
+    if v3 and check_values and not stats.are_counts.all():
+        warn(f"`flavor={flavor!r}` expects raw count data, but non-integers were found.")
+    frame = choose(
+        x, stats, batches, names, flavor, n_top_genes, cutoffs, n_bins, span, keep_all=not filter_unexpressed_genes
+    )
+    if not is_anndata(adata) or not inplace:
+        return frame[frame["highly_variable"]] if subset else frame
+    write(adata, frame, flavor, subset)
+    return None
+
+
+def write(adata: Any, frame: Any, flavor: str, cut: bool = False) -> None:
+    """The columns in `var`, the flavour in `uns`; and the AnnData cut down if asked to."""
+    actual(adata)
+    adata.uns["hvg"] = {"flavor": flavor}
+    for name in (name for name in COLUMNS if name in frame):
+        adata.var[name] = frame[name].to_numpy(np.float32 if name == "dispersions_norm" else None)
+    if cut:
+        subset(adata, frame["highly_variable"].to_numpy(), axis=1)
+
+
+def batches_of(adata: Any, batch_key: str | None, n_cells: int) -> Batches | None:
+    """The batches that a column of obs tells."""
+    if batch_key is None:
+        return None
+    if not is_anndata(adata):
+        raise TypeError("batch_key names a column of obs, which needs an AnnData")
+    import pandas as pd
+
+    if batch_key not in adata.obs:
+        raise KeyError(batch_key)
+    column = pd.Categorical(adata.obs[batch_key]).remove_unused_categories()
+    return Batches(np.asarray(column.codes), list(column.categories))
+
+
+def statistics(x: Any, batches: Batches | None, of: str, base: float | None) -> Stats:
+    """What is needed to choose genes, in one pass: moments of the counts, values, or exponentials of the values."""
+    block = partial(_statistics_of, n_batches=None if batches is None else len(batches.names), of=of, base=base)
+    return join(fold(x, block, merge, rows=[] if batches is None else [batches.codes]))
+
+
+def join(parts: list[Stats]) -> Stats:
+    """Of all columns."""
+    moments = Moments(*(np.concatenate(part, axis=1) for part in zip(*(stats.moments for stats in parts))))
+    return Stats(moments, *(np.concatenate(part, axis=1) for part in list(zip(*parts))[1:]))
+
+
+def _statistics_of(
+    block: Any, codes: np.ndarray | None = None, *, n_batches: int | None, of: str, base: float | None
+) -> Stats:
+    if of == "exponentials":
+        # In float64: a gene with a large mean and a small variance would lose that in the rounding of float32.
+        block = multiply(block, np.float64(1 if base is None else np.log(base)))
+        block = apply("expm1", block, np.dtype(float), block)
+    return statistics_of(block, codes, n_batches, check=of == "counts")
+
+
+def statistics_of(block: Any, codes: np.ndarray | None, n_batches: int | None, check: bool = False) -> Stats:
+    """Of a block of cells in memory."""
+    are_counts = np.full((1, block.shape[1]), not check or _are_counts(block))
+    rows = [block] if codes is None else [take(block, codes == code, axis=0) for code in range(n_batches or 0)]
+    moments = [_partials.moments(one, (0,)) for one in rows]
+    return Stats(Moments(*map(np.vstack, zip(*moments))), np.vstack([positives_of(one, 0) for one in rows]), are_counts)
+
+
+def merge(parts: list[Stats]) -> Stats:
+    """Of all cells."""
+    moments, expressed, are_counts = zip(*parts)
+    return Stats(merge_moments(list(moments)), np.sum(expressed, axis=0), np.all(are_counts, axis=0))
+
+
+def _are_counts(block: Any) -> bool:
+    """Whether all values are integers that are not negative."""
+    values = compressed(block).data if is_sparse(block) else block
+    if np.signbit(values).any() if values.dtype.kind == "f" else values.size and values.min() < 0:
+        return False
+    return values.dtype.kind in "biu" or bool(np.all(np.rint(values) == values))
+
+
+def choose(
+    x: Any,
+    stats: Stats,
+    batches: Batches | None,
+    names: Any,
+    flavor: str,
+    n_top_genes: int | None,
+    cutoffs: dict[str, float],
+    n_bins: int,
+    span: float,
+    keep_all: bool,
+) -> Any:
+    """The table of the genes. The v3 flavours read the counts once more."""
+    batched = batches is not None
+    if flavor.startswith("seurat_v3"):
+        top = 2000 if n_top_genes is None else n_top_genes
+        return _frame_of_v3(stats, partial(_clipped, x, batches), names, flavor, top, span, batched)
+    return _frame_of(stats, names, flavor, n_top_genes, cutoffs, n_bins, batched, keep_all and not batched)
+
+
+def _frame_of(
+    stats: Stats,
+    names: Any,
+    flavor: str,
+    n_top_genes: int | None,
+    cutoffs: dict[str, float],
+    n_bins: int,
+    batched: bool,
+    keep_all: bool,
+) -> Any:
+    """The table for the flavours "seurat" and "cell_ranger"."""
+    import pandas as pd
+
+    frames = []
+    for moments, expressed in zip(_each_batch(stats.moments), stats.expressed):
+        kept = np.ones(len(expressed), bool) if keep_all else expressed > 0
+        mean, var = _moments.mean_and_variance(Moments(*(part[kept] for part in moments)), 1)
+        frame = _dispersions(mean, var, flavor, n_bins)
+        frame["highly_variable"] = _chosen(frame, n_top_genes, cutoffs)
+        frame.index = np.flatnonzero(kept)
+        if not kept.all():
+            frame = frame.reindex(range(len(kept)))
+            gone = ~kept
+            frame.loc[gone, ["means", "dispersions", "dispersions_norm"]] = 0.0
+            frame["highly_variable"] = frame["highly_variable"].eq(True)
+        frames.append(frame)
+    frame = _merged(frames, names, n_top_genes, cutoffs) if batched else frames[0]
+    frame.index = pd.RangeIndex(len(frame)) if names is None else names
+    return frame
+
+
+def _each_batch(moments: Moments) -> list[Moments]:
+    return [Moments(*parts) for parts in zip(*moments)]
+
+
+def _dispersions(mean: np.ndarray, var: np.ndarray, flavor: str, n_bins: int) -> Any:
+    """Means, dispersions, and these relative to genes of a similar mean."""
+    import pandas as pd
+
+    mean = np.where(mean == 0, 1e-12, mean)
+    with np.errstate(all="ignore"):
+        dispersion = var / mean
+        if flavor == "seurat":
+            dispersion = np.log(np.where(dispersion == 0, np.nan, dispersion))
+            mean = np.log1p(mean)
+    frame = pd.DataFrame({"means": mean, "dispersions": dispersion})
+    edges = n_bins
+    if flavor == "cell_ranger":
+        edges = np.r_[-np.inf, np.percentile(mean, np.arange(10, 105, 5)), np.inf]
+    bins = pd.cut(frame["means"], bins=edges)
+    frame["mean_bin"] = bins.cat.rename_categories(bins.cat.categories.astype("string"))
+    grouped = frame.groupby("mean_bin", observed=True)["dispersions"]
+    if flavor == "seurat":
+        centre, spread = grouped.mean(), grouped.std(ddof=1)
+        alone = spread.isna()  # one gene in its bin: its normalised dispersion is set to 1
+        spread[alone], centre[alone] = centre[alone], 0
+    else:
+        centre, spread = grouped.median(), grouped.agg(_median_deviation)
+    of_gene = frame["mean_bin"]
+    centre, spread = (part.reindex(of_gene).to_numpy(float) for part in (centre, spread))
+    with np.errstate(all="ignore"):
+        frame["dispersions_norm"] = (frame["dispersions"] - centre) / spread
+    return frame
+
+
+def _median_deviation(values: Any) -> float:
+    from scipy.stats import median_abs_deviation
+
+    return float(median_abs_deviation(values, scale="normal"))
+
+
+def _chosen(frame: Any, n_top_genes: int | None, cutoffs: dict[str, float]) -> np.ndarray:
+    norm = frame["dispersions_norm"].to_numpy()
+    if n_top_genes is None:
+        return _within(frame["means"].to_numpy(), np.nan_to_num(norm), cutoffs)
+    ordered = np.sort(norm[~np.isnan(norm)])[::-1]
+    n = min(n_top_genes, len(norm))
+    if n > len(ordered):
+        warn(
+            f"`n_top_genes` (={n}) > number of normalized dispersions (={len(ordered)}), "
+            "returning all genes with normalized dispersions."
+        )
+        n = len(ordered)
+    return np.nan_to_num(norm, nan=-np.inf) >= ordered[n - 1] if n else np.zeros(len(norm), bool)
+
+
+def _within(mean: np.ndarray, norm: np.ndarray, cutoffs: dict[str, float]) -> np.ndarray:
+    return (
+        (mean > cutoffs["min_mean"])
+        & (mean < cutoffs["max_mean"])
+        & (norm > cutoffs["min_disp"])
+        & (norm < cutoffs["max_disp"])
+    )
+
+
+def _merged(frames: list[Any], names: Any, n_top_genes: int | None, cutoffs: dict[str, float]) -> Any:
+    """The choices of all batches in one."""
+    import pandas as pd
+
+    columns = {
+        name: np.array([frame[name].to_numpy(float) for frame in frames])
+        for name in ("means", "dispersions", "dispersions_norm", "highly_variable")
+    }
+    frame = pd.DataFrame({name: pd.DataFrame(values).mean() for name, values in columns.items()})
+    frame["highly_variable_nbatches"] = columns["highly_variable"].sum(axis=0).astype(int)
+    frame["highly_variable_intersection"] = frame["highly_variable_nbatches"] == len(frames)
+    if n_top_genes is None:
+        frame["dispersions_norm"] = frame["dispersions_norm"].fillna(0)
+        chosen = _within(frame["means"].to_numpy(), frame["dispersions_norm"].to_numpy(), cutoffs)
+    else:
+        # Of equal genes scanpy takes the first by name.
+        by_name = frame.set_index(pd.Index(names, name=None)).reset_index(drop=True)
+        by_name = by_name.iloc[np.argsort(np.asarray(names), kind="stable")]
+        order = by_name.sort_values(
+            ["highly_variable_nbatches", "dispersions_norm"], ascending=False, na_position="last"
+        ).index
+        chosen = np.zeros(len(frame), bool)
+        chosen[order[:n_top_genes]] = True
+    frame["highly_variable"] = chosen
+    return frame
+
+
+def _frame_of_v3(
+    stats: Stats, clipped: Any, names: Any, flavor: str, n_top_genes: int, span: float, batched: bool
+) -> Any:
+    """The table for the v3 flavours; `clipped` gives moments of the counts up to a limit for each batch and gene."""
+    import pandas as pd
+
+    n_genes = stats.expressed.shape[1]
+    means, variances = _moments.mean_and_variance(merge_moments(_each_batch(stats.moments)), 1)
+    mean, var = _moments.mean_and_variance(stats.moments, 1)
+    std = np.array([_expected_std(*of_batch, span) for of_batch in zip(mean, var)])
+    n = stats.moments.n
+    moments = clipped(std * np.sqrt(n) + mean)
+    norm = moments.around(mean).s2 / ((n - 1) * std**2)
+    ranks = np.argsort(np.argsort(-norm, axis=1, kind="stable"), axis=1, kind="stable").astype(np.float32)
+    ranks[ranks >= n_top_genes] = np.nan
+    n_batches = np.sum(~np.isnan(ranks), axis=0)
+    index = pd.RangeIndex(n_genes) if names is None else names
+    frame = pd.DataFrame({"means": means, "variances": variances, "gene_name": index})
+    if batched:
+        frame["highly_variable_nbatches"] = n_batches
+    frame["highly_variable_rank"] = pd.DataFrame(ranks).median().to_numpy(np.float64)
+    frame["variances_norm"] = norm.mean(axis=0)
+    keys = pd.DataFrame({"rank": frame["highly_variable_rank"], "n": n_batches})
+    by = ["rank", "n"] if flavor == "seurat_v3" else ["n", "rank"]
+    order = keys.sort_values(by, ascending=[key == "rank" for key in by], na_position="last").index
+    frame["highly_variable"] = False
+    frame.loc[order[:n_top_genes], "highly_variable"] = True
+    frame.index = index
+    return frame
+
+
+def _expected_std(mean: np.ndarray, var: np.ndarray, span: float) -> np.ndarray:
+    """What genes of such a mean deviate by: a local regression of the logarithms of variances on those of means."""
+    try:
+        from skmisc.loess import loess
+    except ImportError as error:
+        error.add_note('flavor="seurat_v3" needs scikit-misc: pip install scikit-misc')
+        raise
+    fitted = np.zeros(len(mean))
+    varies = var > 0
+    if varies.any():
+        model = loess(np.log10(mean[varies]), np.log10(var[varies]), span=span, degree=2)
+        try:
+            model.fit()
+        except ValueError as error:
+            error.add_note("too many genes have the same few counts: try filter_genes(min_cells=...), or a larger span")
+            raise
+        fitted[varies] = model.outputs.fitted_values
+    return np.sqrt(10**fitted)
+
+
+def _clipped(x: Any, batches: Batches | None, limits: np.ndarray) -> Moments:
+    """Moments of the counts, none above the limit of its batch and gene: one pass."""
+    parts = fold(x, _clipped_of, merge_moments, rows=[] if batches is None else [batches.codes], columns=[limits])
+    return Moments(*(np.concatenate(part, axis=1) for part in zip(*parts)))
+
+
+def _clipped_of(block: Any, *arrays: np.ndarray) -> Moments:
+    *codes, limits = arrays
+    rows = [take(block, codes[0] == code, axis=0) for code in range(len(limits))] if codes else [block]
+    moments = [_partials.moments(_no_more_than(one, limit), (0,)) for one, limit in zip(rows, limits)]
+    return Moments(*map(np.vstack, zip(*moments)))
+
+
+def _no_more_than(x: Any, limits: np.ndarray) -> Any:
+    """x in float64, each value at most the limit of its column."""
+    if not is_sparse(x):
+        return np.minimum(x, limits)
+    c = compressed(x, canonical=True)
+    values = c.data.astype(float)
+    for lo, hi, _, columns in places(c):
+        np.minimum(values[lo:hi], limits[columns], out=values[lo:hi])
+    return with_data(c, values)
