@@ -135,6 +135,24 @@ def test_singular_values_do_not_depend_on_the_chunks(method, centre, kind, chunk
     np.testing.assert_allclose(scores.compute(), project(x, whole, np.dtype("f4")), atol=1e-5)
 
 
+def test_what_dask_ml_takes():
+    """Chunks of unknown size, and data frames."""
+    da = pytest.importorskip("dask.array")
+    dd = pytest.importorskip("dask.dataframe")
+    pd = pytest.importorskip("pandas")
+    x = matrix()
+    unknown = da.from_array(x, chunks=(50, 40))[da.from_array(np.arange(120) % 2 == 0, chunks=50)]
+    frame = dd.from_pandas(pd.DataFrame(x[::2]), npartitions=3)
+    assert np.isnan(unknown.shape[0])
+    for data in (unknown, frame, x[::2]):
+        scores, axes, _, variance = cx.pp.pca(data, 5, return_info=True)
+        np.testing.assert_allclose(np.sqrt(variance * 59), by_svd(x[::2], 5, True)[0], rtol=1e-9)
+        np.testing.assert_allclose(np.asarray(scores), (x[::2] - x[::2].mean(axis=0)) @ axes.T, atol=1e-4)
+    few = da.from_array(x, chunks=(50, 40))[da.from_array(np.arange(120) < 7, chunks=50)]
+    with pytest.raises(ValueError, match="30 components need as many rows; there are 7"):
+        cx.pp.pca(few, 30)
+
+
 def test_few_rows_on_dask():
     pytest.importorskip("dask.array")
     from dask_calls import lazy

@@ -47,7 +47,7 @@ def components(x: Any, k: int, *, centre: bool, method: str, seed: Any) -> Compo
     """The first k components; method is "auto", "covariance" or "blocks". Computed now, also on Dask."""
     n, m = x.shape
     if method == "auto":
-        method = "blocks" if min(n, m) > COVARIANCE_UP_TO else "covariance"
+        method = "blocks" if np.nanmin((n, m)) > COVARIANCE_UP_TO else "covariance"
     if method == "blocks":
         found = _by_blocks(x, k, centre, seed)
     elif n < m:
@@ -109,6 +109,8 @@ def _from_columns(x: Any, k: int, centre: bool, seed: Any) -> Components:
     found = Comoments(found.n, found.mean, _gram.finish_gram(found.products, found.products.dtype))
     total = float(np.trace(found.products))
     _check_finite(found.mean, total)
+    if found.n < k:
+        raise ValueError(f"{k} components need as many rows; there are {found.n}")
     values, vectors = _leading(found.products if centre else found.about_zero(), k, seed)
     squares = values if centre else np.sum(vectors * (found.products @ vectors), axis=0)
     freedom = max(found.n - 1, 1)

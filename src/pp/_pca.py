@@ -58,7 +58,7 @@ def pca(
     Parameters
     ----------
     data : AnnData, or an array of shape (cells, genes)
-        Arrays: ndarray, csr/csc array or matrix, or Dask array of these, chunked along both axes.
+        Arrays: ndarray, csr/csc array or matrix, or Dask array of these, chunked along both axes; a Dask DataFrame.
     n_comps : int, optional
         How many components. Default: 50, or one less than there are cells or genes where those are fewer.
     layer, obsm : str, optional
@@ -117,10 +117,12 @@ def pca(
     method, dtype = SOLVERS[svd_solver], np.dtype(dtype)
     if not is_anndata(data):
         only_for_anndata(layer=layer, obsm=obsm, key_added=key_added)
-        x = container(data, "data")
+        # A Dask DataFrame, too, as dask-ml's PCA takes it.
+        x = container(data.to_dask_array() if hasattr(data, "to_dask_array") else data, "data")
         mask = None if mask_var is _UNSET or mask_var is None else check_mask(x, mask_var, 1, "mask_var")
-        found = decompose(x if mask is None else take(x, mask, axis=1), n_comps, zero_center, method, random_state)
-        scores = project(x if mask is None else take(x, mask, axis=1), found, dtype)
+        x = x if mask is None else take(x, mask, axis=1)
+        found = decompose(x, n_comps, zero_center, method, random_state)
+        scores = project(x, found, dtype)
         ratio = found.variance / found.total_variance
         return (scores, found.axes, ratio, found.variance) if return_info else scores
     if chunked and (layer is not None or obsm is not None):
@@ -142,7 +144,7 @@ def decompose(x: Any, n_comps: int | None, zero_center: bool, method: str, rando
     if x.ndim != 2:
         raise ValueError(f"the matrix must be 2-D, got shape {x.shape}")
     result_dtype(x.dtype)
-    smaller = min(x.shape)
+    smaller = int(np.nanmin(x.shape))  # Dask may not know how many rows there are
     if n_comps is None:
         n_comps = smaller - 1 if smaller <= DEFAULT_COMPONENTS else DEFAULT_COMPONENTS
     if not isinstance(n_comps, int | np.integer) or isinstance(n_comps, bool) or not 1 <= n_comps <= smaller:
