@@ -15,6 +15,8 @@ from csraxis.dispatch._components import components, project
 CONTAINERS = (sp.csr_matrix, sp.csr_array, sp.csc_matrix, sp.csc_array, np.array)
 each_container = pytest.mark.parametrize("cls", CONTAINERS, ids=lambda cls: cls.__name__)
 centre_or_not = pytest.mark.parametrize("centre", [True, False])
+# Products of sparse matrices: from the stored values, or by way of dense rows.
+each_way = pytest.mark.parametrize("dense_from", [0, 1])
 each_method = pytest.mark.parametrize("method", ["covariance", "blocks"])
 
 
@@ -22,7 +24,7 @@ def matrix(n=120, m=40, seed=0, rank=8):
     """Half zeros, with components of clearly different size; an empty column, and one that is constant."""
     rng = np.random.default_rng(seed)
     x = rng.gamma(1, 1, (n, rank)) * 2.0 ** -np.arange(rank) @ rng.gamma(1, 1, (rank, m))
-    x = x * (rng.random((n, m)) < 0.5) + 0.01 * rng.random((n, m))
+    x = (x + 0.01 * rng.random((n, m))) * (rng.random((n, m)) < 0.5)
     x[:, 1], x[:, 2] = 0, 3
     return x
 
@@ -59,8 +61,10 @@ def assert_right(found, x, k, centre, rtol=1e-9, angle=1e-6):
 @pytest.mark.parametrize("shape", [(120, 40), (40, 120), (40, 40)])
 @each_method
 @centre_or_not
+@each_way
 @each_container
-def test_as_by_singular_value_decomposition(engine, cls, centre, method, shape):
+def test_as_by_singular_value_decomposition(monkeypatch, cls, dense_from, centre, method, shape):
+    monkeypatch.setattr(_comoments, "DENSE_FROM", dense_from)
     x = matrix(*shape)
     found = components(cls(x), 6, centre=centre, method=method, seed=0)
     blocks = method == "blocks"
@@ -81,8 +85,10 @@ def test_every_dtype(cls, shape, dtype):
 
 
 @pytest.mark.parametrize("transposed", [False, True])
+@each_way
 @each_container
-def test_a_large_mean_does_not_cancel(cls, transposed):
+def test_a_large_mean_does_not_cancel(engine, monkeypatch, cls, dense_from, transposed):
+    monkeypatch.setattr(_comoments, "DENSE_FROM", dense_from)
     x = hostile(200)[: 8 if transposed else None]
     found = components(cls(x), 5, centre=True, method="covariance", seed=0)
     assert_right(found, x, 5, True, rtol=1e-7, angle=1e-5)
@@ -98,8 +104,10 @@ def test_all_components_of_a_matrix_of_low_rank():
             np.testing.assert_allclose(found.singular_values, by_svd(values, k, True)[0], atol=1e-6)
 
 
+@each_way
 @each_container
-def test_comoments_do_not_depend_on_the_blocks(cls):
+def test_comoments_do_not_depend_on_the_blocks(monkeypatch, cls, dense_from):
+    monkeypatch.setattr(_comoments, "DENSE_FROM", dense_from)
     x = hostile(90)
     exact = np.asarray(x, np.longdouble)
     exact = exact - exact.mean(axis=0)
@@ -121,7 +129,9 @@ def test_comoments_do_not_depend_on_the_blocks(cls):
 @pytest.mark.parametrize("kind", ["csr_matrix", "csc_array", "ndarray"])
 @centre_or_not
 @each_method
-def test_singular_values_do_not_depend_on_the_chunks(method, centre, kind, chunks):
+@each_way
+def test_singular_values_do_not_depend_on_the_chunks(monkeypatch, dense_from, method, centre, kind, chunks):
+    monkeypatch.setattr(_comoments, "DENSE_FROM", dense_from)
     pytest.importorskip("dask.array")
     from dask_calls import KINDS, lazy
 
@@ -163,11 +173,13 @@ def test_few_rows_on_dask():
         assert_right(found, x, 4, True)
 
 
-def test_the_same_bits_for_any_number_of_threads(engine, monkeypatch):
+@each_way
+def test_the_same_bits_for_any_number_of_threads(engine, monkeypatch, dense_from):
     from csraxis.dispatch import _backed, _blocks
 
     monkeypatch.setattr(_blocks, "PARALLEL_FROM", 0)
     monkeypatch.setattr(_backed, "BLOCK_VALUES", 300)
+    monkeypatch.setattr(_comoments, "DENSE_FROM", dense_from)
     x = sp.csr_matrix(matrix())
     found = []
     for threads in (1, 2, 3):

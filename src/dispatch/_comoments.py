@@ -14,6 +14,8 @@ from ._moments import mean_and_variance
 # A column whose mean is this many standard deviations from zero is centred before products are formed: else these
 # would lose the square of that, of 16 digits.
 FAR = 1e3
+# With more stored values than this share of all, blocks of dense rows are faster (measured: .15 to .25, 2,000 columns).
+DENSE_FROM = 0.2
 
 
 class Comoments(NamedTuple):
@@ -36,7 +38,7 @@ def comoments(x: Any) -> Comoments:
         return Comoments(n, np.zeros(m), np.zeros((m, m)))
     mean, var = (part.ravel() for part in mean_and_variance(_partials.moments(x, (0,)), 0))
     with np.errstate(all="ignore"):
-        if not is_sparse(x):
+        if not is_sparse(x) or x.nnz > DENSE_FROM * n * m:
             return Comoments(n, mean, _centred_gram(x, mean))
         far = np.abs(mean) > FAR * np.sqrt(var)
         if far.any():
@@ -58,10 +60,13 @@ def _centred_first(x: Any, mean: np.ndarray, far: np.ndarray) -> np.ndarray:
     return products
 
 
-def _centred_gram(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
+def _centred_gram(x: Any, mean: np.ndarray) -> np.ndarray:
+    """The products, by way of dense rows."""
+    if is_sparse(x):
+        x = native(compressed(x)).tocsr()
     out = np.zeros((x.shape[1],) * 2)
-    for start, stop in _blocks.split_flat(len(x), max(1, 16 * _blocks.CAST_STEP // max(x.shape[1], 1))):
-        rows = x[start:stop] - mean
+    for start, stop in _blocks.split_flat(x.shape[0], max(1, 16 * _blocks.CAST_STEP // max(x.shape[1], 1))):
+        rows = _partials.to_ndarray(x[start:stop]) - mean
         out += rows.T @ rows
     return out
 

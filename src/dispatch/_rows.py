@@ -29,6 +29,7 @@ def fold(
         from . import _lazy
 
         return _lazy.fold(x, block_of, merge, rows, columns, whole)
+    n_values = len(compressed(x).data) if is_sparse(x) else x.size
     by_columns = not whole and is_sparse(x) and x.format == "csc"
     blocks = list(_major_blocks(x) if by_columns else row_blocks(x))
     place = {start: block for start, _, block in blocks}
@@ -38,7 +39,7 @@ def fold(
         along_columns = [array[..., start:stop] if by_columns else array for array in columns]
         return block_of(place[start], *along_rows, *along_columns)
 
-    parts = _blocks.run(task, [(start, stop) for start, stop, _ in blocks], x.nnz if is_sparse(x) else x.size)
+    parts = _blocks.run(task, [(start, stop) for start, stop, _ in blocks], n_values)
     return list(parts) if by_columns else [reduce(lambda so_far, part: merge([so_far, part]), parts)]
 
 

@@ -385,7 +385,7 @@ def _frame_of_v3(
     frame = pd.DataFrame({"means": means, "variances": variances, "gene_name": index})
     if batched:
         frame["highly_variable_nbatches"] = n_batches
-    frame["highly_variable_rank"] = pd.DataFrame(ranks).median().to_numpy(np.float64)
+    frame["highly_variable_rank"] = pd.DataFrame(ranks).median().to_numpy(np.float32)
     frame["variances_norm"] = norm.mean(axis=0)
     keys = pd.DataFrame({"rank": frame["highly_variable_rank"], "n": n_batches})
     by = ["rank", "n"] if flavor == "seurat_v3" else ["n", "rank"]
