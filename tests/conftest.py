@@ -2,6 +2,9 @@
 
 import os
 
+# The suite runs in several processes: with threads of their own for BLAS they would get in each other's way.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import hypothesis
 import pytest
 

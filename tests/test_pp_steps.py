@@ -344,8 +344,11 @@ def scaled(x, zero_center, max_value, mask):
 @pytest.mark.parametrize("mask", [None, "mask", "array"])
 @pytest.mark.parametrize("max_value", [None, 1.5])
 @pytest.mark.parametrize("zero_center", [True, False])
-@pytest.mark.parametrize("dtype", ["f4", "f8", "i4", "bool"])
-@each_container
+@pytest.mark.parametrize(
+    ("cls", "dtype"),
+    [(cls, dtype) for i, cls in enumerate(CONTAINERS) for dtype in (("f4", "i4"), ("f8", "bool"))[i % 2]],
+    ids=lambda value: getattr(value, "__name__", value),
+)
 def test_scale(cls, dtype, zero_center, max_value, mask, place):
     x = counts(dtype=dtype)
     adata = an_anndata(cls, x.astype("u1") if dtype == "bool" else x, place)
