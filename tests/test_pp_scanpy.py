@@ -36,7 +36,7 @@ PLACES = {"layer": "layers", "obsm": "obsm"}
 
 # Both of what matters in each container; a full product would say no more.
 COUNTS = [("csr", "float32"), ("csr", "int32"), ("csc", "float32"), ("dense", "float32"), ("dense", "int32")]
-FLOATS = [("csr", "float32"), ("csr", "float64"), ("csc", "float64"), ("dense", "float32")]
+FLOATS = [("csr", "float32"), ("csc", "float64"), ("dense", "float32")]
 NUMBERS = [("csr", "float32"), ("csr", "int32"), ("csc", "float64"), ("csc", "float32"), ("dense", "float32")]
 
 each_container = pytest.mark.parametrize("container", CONTAINERS)
@@ -611,7 +611,7 @@ V3 = [
     ],
     ids=label,
 )
-@each_of_counts
+@pytest.mark.parametrize(("container", "dtype"), COUNTS[::2])
 def test_genes_by_variance(container, dtype, flavor, options):
     pytest.importorskip("skmisc")
     x = CONTAINERS[container](without_genes_in_one_batch(an_anndata(counts()), counts()).astype(dtype))

@@ -454,3 +454,61 @@ def test_malformed_matrices_are_refused(engine, function, cls):
     x.indices[x.indptr[4] - 1] = 1_000_000
     with pytest.raises(ValueError, match=r"indices\[\d+\] is 1000000"):
         function(x)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"n_top_genes": 0}, ValueError, "n_top_genes must be a positive int or None, got 0"),
+        ({"n_top_genes": 2.5}, ValueError, r"n_top_genes must be a positive int or None, got 2\.5"),
+        ({"n_top_genes": 20, "n_comps": 21}, ValueError, r"n_comps \(21\) must not be larger than n_top_genes \(20\)"),
+        ({"svd_solver": "magic"}, ValueError, "svd_solver must be one of"),
+        ({"dtype": "number"}, TypeError, "number"),
+        ({"flavor": "v3"}, ValueError, "flavor must be one of"),
+        ({"max_value": -1}, ValueError, "max_value must be a positive number"),
+        ({"target_sum": 0}, ValueError, "target_sum must be a positive number"),
+        ({"max_fraction": 2}, ValueError, "max_fraction must be between 0 and 1"),
+        ({"chunk_rows": 5}, TypeError, "chunk_rows is for a path"),
+        ({"key_added": "pcs"}, TypeError, "only valid if an AnnData"),
+    ],
+    ids=str,
+)
+def test_the_recipe_looks_at_its_arguments_before_it_reads(options, error, message):
+    dask = pytest.importorskip("dask")
+    x = given(sp.csr_matrix, counts(), "rows")
+    with dask.config.set(scheduler=None), pytest.raises(error, match=message):
+        cx.pp.recipe_pca(x.map_blocks(refuse, meta=x._meta), **options)
+
+
+def refuse(block):
+    raise AssertionError("something was read")
+
+
+def test_the_recipe_warns_of_logarithms():
+    adata = an_anndata(sp.csr_matrix, counts(), "memory")
+    cx.pp.log1p(adata)
+    with pytest.warns(UserWarning, match="already log-transformed"):
+        cx.pp.recipe_pca(adata, n_top_genes=10, n_comps=3, n_bins=3)
+
+
+@pytest.mark.parametrize("place", ["memory", "rows"])
+def test_means_that_cannot_be_put_in_bins(place):
+    x = 1000 * counts()  # not logarithms
+    with pytest.raises(ValueError, match=r"flavor='seurat' needs finite means .*it expects logarithms"):
+        cx.pp.highly_variable_genes(given(sp.csr_matrix, x, place))
+    x = np.log1p(counts())
+    x[:, 10:] = 0
+    with pytest.raises(ValueError, match="more than a twentieth of the genes have the same"):
+        cx.pp.highly_variable_genes(given(sp.csr_matrix, x, place), flavor="cell_ranger")
+
+
+def test_a_batch_of_one_cell():
+    adata = an_anndata(sp.csr_matrix, np.log1p(counts()), "memory")
+    adata.obs["batch"] = ["one"] + ["others"] * 59
+    with pytest.raises(ValueError, match="batch_key='batch': batch 'one' has one cell"):
+        cx.pp.highly_variable_genes(adata, batch_key="batch")
+
+
+def test_nothing_left():
+    with pytest.raises(ValueError, match=r"pca of nothing: the matrix has shape \(0, 40\)"):
+        cx.pp.pca(counts()[:0])

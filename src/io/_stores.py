@@ -4,6 +4,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 # Stored values in a chunk (of a dense matrix: elements): 32 MB of float32 with 32-bit indices, 64 MB.
 SPARSE_CHUNK, DENSE_CHUNK = 1 << 22, 1 << 24
 # What is read when a file is opened.
@@ -16,10 +18,12 @@ def open(path: str | PathLike, *, chunk_rows: int | None = None) -> Any:
     Parameters
     ----------
     path : str or path
-        A `.h5ad` file or a `.zarr` folder, as anndata writes them; it must stay there as long as the AnnData is used.
+        A `.h5ad` file or a `.zarr` folder, as anndata writes them. It must stay as it is while the AnnData is used:
+        never write the AnnData to the same path.
     chunk_rows : int, optional
         Cells in a chunk. Default: so many that a chunk has about four million stored values. A matrix stored in
-        columns (CSC) is cut into chunks of columns, and this is the number of genes.
+        columns (CSC) is cut into chunks of columns, and this is the number of genes; steps that need whole cells
+        (QC, and what follows a normalisation to a given total) then hold all of it in memory.
 
     Returns
     -------
@@ -46,8 +50,11 @@ def open(path: str | PathLike, *, chunk_rows: int | None = None) -> Any:
     import anndata
     from anndata.io import read_elem
 
-    if chunk_rows is not None and (isinstance(chunk_rows, bool) or not isinstance(chunk_rows, int) or chunk_rows < 1):
+    if chunk_rows is not None and (
+        isinstance(chunk_rows, bool) or not isinstance(chunk_rows, int | np.integer) or chunk_rows < 1
+    ):
         raise ValueError(f"chunk_rows must be a positive int or None, got {chunk_rows!r}")
+    chunk_rows = None if chunk_rows is None else int(chunk_rows)
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")

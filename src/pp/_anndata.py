@@ -38,7 +38,9 @@ def get_matrix(adata: Any, layer: str | None, obsm: str | None) -> Any:
     if layer is not None and obsm is not None:
         raise ValueError("Only one of `layer`, or `obsm` can be specified.")
     if adata.isbacked and layer is None and obsm is None:
-        raise NotImplementedError("X of a backed AnnData is not supported: load it with adata.to_memory()")
+        raise NotImplementedError(
+            "X of a backed AnnData is not supported: use csraxis.pp.open(path), or load it with adata.to_memory()"
+        )
     return adata.layers[layer] if layer is not None else adata.obsm[obsm] if obsm is not None else adata.X
 
 
@@ -88,7 +90,7 @@ def check_mask(x: Any, mask: Any, axis: int, name: str) -> np.ndarray:
     if mask.dtype == object and all(isinstance(value, bool | np.bool_) for value in mask):
         mask = mask.astype(bool)
     if mask.dtype != bool:
-        raise ValueError(f"{name}: Mask array must be boolean, got {mask.dtype}")
+        raise ValueError(f"{name} must be boolean (a mask array), got {mask.dtype}")
     if mask.shape != (x.shape[axis],):
         raise ValueError(f"The shape of the mask {name} {mask.shape} does not match the data {x.shape}")
     return mask

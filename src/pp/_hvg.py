@@ -126,6 +126,7 @@ def highly_variable_genes(
     """
     if flavor not in FLAVORS:
         raise ValueError(f"flavor must be one of {', '.join(map(repr, FLAVORS))}; got {flavor!r}")
+    check_top(n_top_genes)
     v3 = flavor.startswith("seurat_v3")
     cutoffs = {"min_disp": min_disp, "max_disp": max_disp, "min_mean": min_mean, "max_mean": max_mean}
     if n_top_genes is not None and not v3 and cutoffs != CUTOFFS:
@@ -142,6 +143,8 @@ def highly_variable_genes(
             raise ValueError(f"the matrix must be 2-D, got shape {x.shape}")
         result_dtype(x.dtype)
     batches = batches_of(adata, batch_key, x.shape[0])
+    if v3:
+        local_regression()  # before anything is read
     of = "counts" if v3 else "exponentials" if flavor == "seurat" else "values"
     stats = statistics(x, batches, of, base)
     if v3 and check_values and not stats.are_counts.all():
@@ -153,6 +156,14 @@ def highly_variable_genes(
         return frame[frame["highly_variable"]] if subset else frame
     write(adata, frame, flavor, subset)
     return None
+
+
+def check_top(n_top_genes: Any) -> None:
+    """ValueError unless the number of genes is None or a positive int."""
+    if n_top_genes is None:
+        return
+    if not isinstance(n_top_genes, int | np.integer) or isinstance(n_top_genes, bool) or n_top_genes < 1:
+        raise ValueError(f"n_top_genes must be a positive int or None, got {n_top_genes!r}")
 
 
 def write(adata: Any, frame: Any, flavor: str, cut: bool = False) -> None:
@@ -176,7 +187,11 @@ def batches_of(adata: Any, batch_key: str | None, n_cells: int) -> Batches | Non
     if batch_key not in adata.obs:
         raise KeyError(batch_key)
     column = pd.Categorical(adata.obs[batch_key]).remove_unused_categories()
-    return Batches(np.asarray(column.codes), list(column.categories))
+    codes = np.asarray(column.codes)
+    for code, name in enumerate(column.categories):
+        if np.count_nonzero(codes == code) < 2:
+            raise ValueError(f"batch_key={batch_key!r}: batch {name!r} has one cell, which has no variance")
+    return Batches(codes, list(column.categories))
 
 
 def statistics(x: Any, batches: Batches | None, of: str, base: float | None) -> Stats:
@@ -289,9 +304,19 @@ def _dispersions(mean: np.ndarray, var: np.ndarray, flavor: str, n_bins: int) ->
             dispersion = np.log(np.where(dispersion == 0, np.nan, dispersion))
             mean = np.log1p(mean)
     frame = pd.DataFrame({"means": mean, "dispersions": dispersion})
+    if not np.isfinite(mean).all() or not len(mean):
+        raise ValueError(
+            f"flavor={flavor!r} needs finite means of the genes: there are no cells or genes, NaN, or values too large "
+            "for their exponentials (it expects logarithms)"
+        )
     edges = n_bins
     if flavor == "cell_ranger":
         edges = np.r_[-np.inf, np.percentile(mean, np.arange(10, 105, 5)), np.inf]
+        if (np.diff(edges) <= 0).any():
+            raise ValueError(
+                "flavor='cell_ranger' makes bins at percentiles of the means, and more than a twentieth of the genes "
+                "have the same: use filter_genes(min_cells=1) before, or filter_unexpressed_genes=True"
+            )
     bins = pd.cut(frame["means"], bins=edges)
     frame["mean_bin"] = bins.cat.rename_categories(bins.cat.categories.astype("string"))
     grouped = frame.groupby("mean_bin", observed=True)["dispersions"]
@@ -396,17 +421,22 @@ def _frame_of_v3(
     return frame
 
 
-def _expected_std(mean: np.ndarray, var: np.ndarray, span: float) -> np.ndarray:
-    """What genes of such a mean deviate by: a local regression of the logarithms of variances on those of means."""
+def local_regression() -> Any:
+    """scikit-misc's loess; ImportError with the install line where it is absent."""
     try:
         from skmisc.loess import loess
     except ImportError as error:
         error.add_note('flavor="seurat_v3" needs scikit-misc: pip install scikit-misc')
         raise
+    return loess
+
+
+def _expected_std(mean: np.ndarray, var: np.ndarray, span: float) -> np.ndarray:
+    """What genes of such a mean deviate by: a local regression of the logarithms of variances on those of means."""
     fitted = np.zeros(len(mean))
     varies = var > 0
     if varies.any():
-        model = loess(np.log10(mean[varies]), np.log10(var[varies]), span=span, degree=2)
+        model = local_regression()(np.log10(mean[varies]), np.log10(var[varies]), span=span, degree=2)
         try:
             model.fit()
         except ValueError as error:

@@ -192,7 +192,7 @@ def log1p(
         only_for_anndata(chunked=chunked, chunk_size=chunk_size, layer=layer, obsm=obsm)
         return _logged(container(data, "data"), base)
     check_matrix(data, layer, obsm)
-    _warn_if_logged(data)
+    warn_if_logged(data)
     data = data.copy() if copy else data
     actual(data)
     in_place = _takes_result(data, layer, obsm, log=True)  # while no variable refers to the matrix
@@ -227,7 +227,7 @@ def _normalize(
         return _normalized(container(adata, "adata"), target_sum, max_fraction, log, base)[0]
     check_matrix(adata, layer, obsm)
     if log:
-        _warn_if_logged(adata)
+        warn_if_logged(adata)
     adata = adata.copy() if copy else adata
     if inplace:
         actual(adata)
@@ -391,7 +391,8 @@ def _check_base(base: Any) -> None:
         raise ValueError(f"base must be a positive number other than 1, or None; got {base!r}")
 
 
-def _warn_if_logged(adata: Any) -> None:
+def warn_if_logged(adata: Any) -> None:
+    """A warning, where `uns` says that the data are logarithms already."""
     if "log1p" in adata.uns:
         warn("adata.X seems to be already log-transformed.")
 

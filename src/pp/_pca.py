@@ -112,9 +112,7 @@ def pca(
     >>> bool(np.allclose(scores.var(axis=0, ddof=1), variance))
     True
     """
-    if svd_solver not in SOLVERS:
-        raise ValueError(f"svd_solver must be one of {', '.join(map(repr, SOLVERS))}; got {svd_solver!r}")
-    method, dtype = SOLVERS[svd_solver], np.dtype(dtype)
+    method, dtype = check_solver(svd_solver), np.dtype(dtype)
     if not is_anndata(data):
         only_for_anndata(layer=layer, obsm=obsm, key_added=key_added)
         # A Dask DataFrame, too, as dask-ml's PCA takes it.
@@ -139,12 +137,21 @@ def pca(
     return data if copy else None
 
 
+def check_solver(svd_solver: str | None) -> str:
+    """The method that a solver stands for; ValueError for another name."""
+    if svd_solver not in SOLVERS:
+        raise ValueError(f"svd_solver must be one of {', '.join(map(repr, SOLVERS))}; got {svd_solver!r}")
+    return SOLVERS[svd_solver]
+
+
 def decompose(x: Any, n_comps: int | None, zero_center: bool, method: str, random_state: Any) -> Components:
     """The components, after a look at the arguments."""
     if x.ndim != 2:
         raise ValueError(f"the matrix must be 2-D, got shape {x.shape}")
     result_dtype(x.dtype)
     smaller = int(np.nanmin(x.shape))  # Dask may not know how many rows there are
+    if not smaller:
+        raise ValueError(f"pca of nothing: the matrix has shape {x.shape}")
     if n_comps is None:
         n_comps = smaller - 1 if smaller <= DEFAULT_COMPONENTS else DEFAULT_COMPONENTS
     if not isinstance(n_comps, int | np.integer) or isinstance(n_comps, bool) or not 1 <= n_comps <= smaller:

@@ -100,7 +100,7 @@ def calculate_qc_metrics(
     if inplace and x.shape[1] != adata.n_vars:
         raise ValueError(f"adata.raw has {x.shape[1]} genes, and adata.var {adata.n_vars}: use inplace=False")
     names = [qc_vars] if isinstance(qc_vars, str) else list(qc_vars)
-    sets = [check_mask(source, source.var[name], 1, name) for name in names]
+    sets = [check_mask(source, source.var[name], 1, f"qc_vars {name!r}") for name in names]
     ns = sorted(percent_top) if percent_top else []
     if ns and not 0 < ns[0] <= ns[-1] <= x.shape[1]:
         raise IndexError("Positions outside range of features.")

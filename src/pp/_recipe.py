@@ -15,7 +15,7 @@ from ..io import open
 from . import _hvg, _pca, _scale
 from ._anndata import actual, check_matrix, get_matrix, is_anndata, only_for_anndata, result_dtype
 from ._hvg import Batches, Stats
-from ._normalize import highly_expressed, totals_of
+from ._normalize import highly_expressed, totals_of, warn_if_logged
 
 # What is measured of the genes: the counts themselves, normalised, or normalised and logged.
 MEASURED = {"seurat": "normalised", "cell_ranger": "logged", "seurat_v3": "counts", "seurat_v3_paper": "counts"}
@@ -45,6 +45,7 @@ def recipe_pca(
     n_bins: int = 20,
     span: float = 0.3,
     batch_key: str | None = None,
+    filter_unexpressed_genes: bool = False,
     zero_center: bool = True,
     max_value: float | None = 10,
     n_comps: int | None = 50,
@@ -61,8 +62,9 @@ def recipe_pca(
 
     The result is that of `normalize_total`, `log1p`, `highly_variable_genes`, `scale` and `pca` one after the other,
     but the matrix is read twice only: for the statistics of the genes, and for the genes chosen. (The seurat_v3
-    flavours read it three times; the median target and `exclude_highly_expressed` once more each.) The genes chosen are
-    kept in memory, about a tenth of the data, and everything after works on them. The counts are not changed.
+    flavours read it three times; the median target and `exclude_highly_expressed` once more each, and so does a matrix
+    that is chunked along genes alone, as CSC files are.) The genes chosen are kept in memory, about a tenth of the
+    data, and everything after works on them. The counts are not changed.
 
     Parameters
     ----------
@@ -71,7 +73,7 @@ def recipe_pca(
         matrix, or Dask array of these.
     target_sum, exclude_highly_expressed, max_fraction
         See `normalize_total`; here the default target is 10,000.
-    n_top_genes, flavor, n_bins, span, batch_key
+    n_top_genes, flavor, n_bins, span, batch_key, filter_unexpressed_genes
         See `highly_variable_genes`; here 2,000 genes are chosen by default.
     zero_center : bool
         Whether `max_value` clips after the mean was subtracted (True) or before. Either way sparse columns stay sparse,
@@ -114,10 +116,20 @@ def recipe_pca(
     if not 0 <= max_fraction <= 1:
         raise ValueError(f"max_fraction must be between 0 and 1, got {max_fraction!r}")
     _scale.check_max(max_value)
+    _hvg.check_top(n_top_genes)
+    method, dtype = _pca.check_solver(svd_solver), np.dtype(dtype)
+    if isinstance(n_comps, int) and isinstance(n_top_genes, int) and n_comps > n_top_genes:
+        raise ValueError(f"n_comps ({n_comps}) must not be larger than n_top_genes ({n_top_genes})")
+    if flavor.startswith("seurat_v3"):
+        _hvg.local_regression()  # before anything is read
     is_path = isinstance(data, str | PathLike)
+    if not is_path and chunk_rows is not None:
+        raise TypeError("chunk_rows is for a path; what was given has its chunks already")
     data = open(data, chunk_rows=chunk_rows) if is_path else data
     if is_anndata(data):
         check_matrix(data, layer, None)
+        if layer is None:
+            warn_if_logged(data)
         x = container(get_matrix(data, layer, None), "data")
     else:
         only_for_anndata(layer=layer, batch_key=batch_key, key_added=key_added)
@@ -130,13 +142,15 @@ def recipe_pca(
         x, target_sum, max_fraction if exclude_highly_expressed else None, MEASURED[flavor], batches
     )
     names = data.var_names if is_anndata(data) else None
-    genes = _hvg.choose(x, stats, batches, names, flavor, n_top_genes, _hvg.CUTOFFS, n_bins, span, keep_all=True)
+    genes = _hvg.choose(
+        x, stats, batches, names, flavor, n_top_genes, _hvg.CUTOFFS, n_bins, span, not filter_unexpressed_genes
+    )
     chosen = genes["highly_variable"].to_numpy()
     selected = _selected(x, chosen, totals, target)
     mean, std = _scale.mean_and_std(selected)
     scaled = _scaled(selected, mean, std, max_value, zero_center)
-    found = _pca.decompose(scaled, n_comps, True, _pca.SOLVERS[svd_solver], random_state)
-    scores = _pca.project(scaled, found, np.dtype(dtype))
+    found = _pca.decompose(scaled, n_comps, True, method, random_state)
+    scores = _pca.project(scaled, found, dtype)
     scores = scores.compute() if is_dask(scores) else scores
     if not is_anndata(data):
         axes = np.zeros((len(found.axes), x.shape[1]))

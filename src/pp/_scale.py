@@ -61,7 +61,7 @@ def scale(
     None, AnnData or array
         AnnData with `copy`. For an array always a new array. With `zero_center` an ndarray (Dask: of ndarrays), else
         the class and format of the matrix; in its dtype, float32 for bool and integers. Lazy for Dask, but for the
-        means and variances of an AnnData, which take one pass now. `adata.var` gets `mean` and `std` (`mean of ...`,
+        means and variances, which take one pass now. `adata.var` gets `mean` and `std` (`mean of ...`,
         `mean with mask` where a mask was given).
 
     Raises
