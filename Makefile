@@ -1,4 +1,5 @@
-# make demo    a virtual environment, csraxis with its compiled kernels, and the benchmark on the embedded matrix
+# make demo    a virtual environment, csraxis with its compiled kernels; the single-cell chain on the embedded cells, with
+#              a file and a picture in demo/, and the kernels compared with their peers
 # make test    the same environment, and the whole suite with both engines required
 # make lint    ruff, cython-lint, mypy
 
@@ -9,6 +10,7 @@ BIN = $(VENV)/bin
 .PHONY: demo test lint clean
 
 demo: $(VENV)/installed
+	$(BIN)/python -m bench demo
 	$(BIN)/python -m bench --quick
 
 test: $(VENV)/installed
@@ -34,4 +36,4 @@ $(VENV)/linted: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf build dist $(VENV) src/*.egg-info src/kernels_cy/*.so
+	rm -rf build demo dist $(VENV) src/*.egg-info src/kernels_cy/*.so

@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
+import importlib
 import importlib.util
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import cases, contestants, measure, picture, report, shapes
+from bench.terminal import INSTALL, Show, new_console, positive, progress_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-Show = Callable[[str, int, int], None]
 RESULTS = Path(__file__).parent / "results"
-INSTALL = 'pip install "csraxis[bench]" (in a checkout: pip install ".[bench]")'
+COMMANDS = ("pipeline", "demo")
+"""Modules whose main() gets the other arguments."""
+QUICK_BUDGET = 1.0  # seconds of rounds for each case
 
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-
-    def positive(text: str) -> int:
-        number = int(text)
-        if number < 1:
-            raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-        return number
-
     p = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Verify and time csraxis and what else computes the same, on sparse matrices of counts.",
+        description="Verify and time csraxis and what else computes the same, on sparse matrices of counts. "
+        "`python -m bench pipeline --help`: the whole single-cell chain; `python -m bench demo`: it on real cells.",
         epilog="The first run at a size generates the matrix and keeps it in $XDG_CACHE_HOME (~/.cache)/csraxis-bench.",
     )
     size = shapes.Size()
@@ -50,6 +46,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--genes", type=positive, default=size.genes, help="columns to generate (default: %(default)s)")
     p.add_argument("--threads", type=positive, help="for csraxis and for what Numba threads (default: csraxis's own)")
     p.add_argument("--repeats", type=positive, help="timed rounds (default: 5, with --quick 25)")
+    p.add_argument(
+        "--budget",
+        type=float,
+        metavar="SECONDS",
+        help="no further round of a case after so long, once there are 3 (default: none; with --quick 1)",
+    )
     p.add_argument("--json", type=Path, metavar="FILE", help="machine-readable results (default: in bench/results/)")
     p.add_argument("--plot", type=Path, metavar="FILE.png", help="picture of the ratios (default: in bench/results/)")
     p.add_argument("--list", action="store_true", help="list cases, contestants and matrices, and end")
@@ -79,19 +81,6 @@ def _missing(case: cases.Case) -> str | None:
     return f"needs {', '.join(absent)} ({INSTALL})" if absent else None
 
 
-@contextlib.contextmanager
-def progress_bar() -> Iterator[Show]:
-    """A function (label, done, total) that shows progress on stderr, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda label, done, total: progress.update(task, description=label, completed=done, total=total)
-
-
 def _tick(show: Show, case: str, done: Iterator[int], total: int, label: str) -> None:
     show(f"{case}: {label}", next(done), total)
 
@@ -101,6 +90,7 @@ def run(options: argparse.Namespace) -> report.Document:
     chosen = [case for case in cases.CASES if not options.case or case.name in options.case]
     wanted = options.data or (["pbmc3k"] if options.quick else ["generated"])
     repeats = options.repeats or (25 if options.quick else 5)
+    budget = options.budget or (QUICK_BUDGET if options.quick else None)
 
     left_out, present = [], []
     for contestant in contestants.CONTESTANTS:
@@ -117,7 +107,8 @@ def run(options: argparse.Namespace) -> report.Document:
 
         own = cx.get_config()
     threads = options.threads or (own["threads"] if own else None)
-    document = report.new_document({"repeats": repeats, "threads": threads}, own)
+    settings = {"repeats": repeats, "threads": threads} | ({"budget": budget} if budget else {})
+    document = report.new_document(settings, own)
     for kind, name, reason in left_out:
         report.leave_out(document, kind, name, reason)
     for case in list(chosen):
@@ -136,10 +127,11 @@ def run(options: argparse.Namespace) -> report.Document:
                 report.leave_out(document, "matrix", shape.name, str(reason))
                 continue
             report.add_shape(document, shape.name, shape.what, x)
-            total, done = sum(measure.steps(case, present, repeats) for case in chosen), itertools.count()
+            total, before = sum(measure.steps(case, present, repeats) for case in chosen), 0
             for case in chosen:
-                tick = functools.partial(_tick, show, case.name, done, total)
-                outcome = measure.run_case(case, present, x, repeats=repeats, threads=threads, tick=tick)
+                tick = functools.partial(_tick, show, case.name, itertools.count(before), total)
+                before += measure.steps(case, present, repeats)
+                outcome = measure.run_case(case, present, x, repeats=repeats, threads=threads, budget=budget, tick=tick)
                 report.add_outcome(document, shape.name, outcome)
     return document
 
@@ -154,7 +146,10 @@ def default_stem(options: argparse.Namespace) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, print, write; 1 if csraxis was wrong or absent, 2 if what was asked for is missing or cannot be written."""
-    options = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] and given[0] in COMMANDS:
+        return importlib.import_module(f"bench.{given[0]}").main(given[1:])
+    options = parser().parse_args(given)
     if importlib.util.find_spec("rich") is None:
         print(f"python -m bench needs rich for its tables: {INSTALL}", file=sys.stderr)
         return 2
@@ -163,11 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"--plot needs matplotlib: {INSTALL}", file=sys.stderr)
         return 2
 
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)  # in a file nothing has to fit a screen
+    console = new_console()
     if options.list:
         show_list(console)
         return 0

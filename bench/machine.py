@@ -11,10 +11,10 @@ from typing import Any
 DISTRIBUTIONS = ("csraxis", "numpy", "scipy", "numba", "scikit-learn", "scanpy", "anndata", "fast-array-utils")
 
 
-def versions() -> dict[str, str]:
+def versions(more: tuple[str, ...] = ()) -> dict[str, str]:
     """Distribution to version, of those that are installed."""
     found = {}
-    for name in DISTRIBUTIONS:
+    for name in DISTRIBUTIONS + more:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

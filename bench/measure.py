@@ -16,6 +16,9 @@ from bench.contestants import Contestant, settings
 
 MEMORY_PASS = "np.multiply(data, 1, out=data) over the stored values: read and write once, one thread"
 
+MIN_ROUNDS = 3
+"""However long they take."""
+
 Tick = Callable[[str], None]
 
 
@@ -123,6 +126,7 @@ def run_case(
     *,
     repeats: int,
     threads: int | None = None,
+    budget: float | None = None,
     tick: Tick = lambda label: None,
 ) -> Outcome:
     """Verify every contestant that takes part in the case, then time the right ones in interleaved rounds.
@@ -133,8 +137,10 @@ def run_case(
         Those that are installed.
     threads
         For csraxis and for what Numba threads; None leaves each its own default.
+    budget
+        Seconds after which no further round begins, once there are `MIN_ROUNDS`.
     tick
-        Called with a label before each call of a contestant: `steps` times in all.
+        Called with a label before each call of a contestant: at most `steps` times in all.
     """
     work = _Work(case, x)
     entries = [Entry(contestant) for contestant in contestants if case.name in contestant.runs]
@@ -150,8 +156,11 @@ def run_case(
     gc.collect()
     gc.freeze()  # makes collecting between the calls cheap
     gc.disable()
+    begin = time.perf_counter()
     try:
-        for _ in range(repeats):
+        for done in range(repeats):
+            if budget is not None and done >= MIN_ROUNDS and time.perf_counter() - begin > budget:
+                break
             work.restore()
             memory_pass.append(_clock(np.multiply, work.buffer, one, work.buffer))
             for entry in entries:
@@ -167,5 +176,5 @@ def run_case(
 
 
 def steps(case: Case, contestants: Sequence[Contestant], repeats: int) -> int:
-    """How often `run_case` ticks."""
+    """How often `run_case` ticks, if no budget stops it."""
     return 1 + sum(case.name in contestant.runs for contestant in contestants) * (1 + repeats)

@@ -20,21 +20,24 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 
-def new_document(settings: dict[str, Any], csraxis: dict[str, Any] | None) -> Document:
-    """A document without results; `csraxis` is what its get_config() says."""
+def head(settings: dict[str, Any], csraxis: dict[str, Any] | None, packages: tuple[str, ...] = ()) -> Document:
+    """What every document says, without results; `csraxis` is what its get_config() says."""
     return {
         "format": 1,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine.describe(),
-        "versions": machine.versions(),
+        "versions": machine.versions(packages),
         "csraxis": csraxis,
         "settings": settings,
-        "memory_pass": MEMORY_PASS,
         "shapes": [],
-        "cases": [],
         "records": [],
         "left_out": [],
     }
+
+
+def new_document(settings: dict[str, Any], csraxis: dict[str, Any] | None) -> Document:
+    """A document of cases, without results."""
+    return {**head(settings, csraxis), "memory_pass": MEMORY_PASS, "cases": []}
 
 
 def add_shape(document: Document, name: str, what: str, x: sparse.csr_matrix) -> None:
@@ -180,9 +183,11 @@ def _cells(record: dict[str, Any]) -> list[str]:
 
 def footer(document: Document) -> str:
     """How to read the figures, what was left out, versions and machine."""
+    settings = document["settings"]
+    fewer = f" (fewer where a case takes more than {settings['budget']:g} s)" if settings.get("budget") else ""
     lines = [
         "Every result was verified before it was timed; FAIL has no time. Median and quartiles of "
-        f"{document['settings']['repeats']} interleaved rounds.",
+        f"{settings['repeats']} interleaved rounds{fewer}.",
         "/ csraxis: time as a multiple of the fastest csraxis engine in that case.",
         f"/ pass: time as a multiple of a memory pass in the same rounds, {document['memory_pass']}.",
         "GB/s: what a perfect kernel would read and write, over the median.",
