@@ -15,6 +15,7 @@ ad = pytest.importorskip("anndata")
 pd = pytest.importorskip("pandas")
 
 each_container = pytest.mark.parametrize("cls", CONTAINERS, ids=lambda cls: cls.__name__)
+with_empty_cells = pytest.mark.filterwarnings("ignore:Some cells have zero counts:UserWarning")
 densifies = pytest.mark.filterwarnings("ignore:zero-centering a sparse array/matrix densifies it:UserWarning")
 
 
@@ -425,6 +426,7 @@ def test_lazy_results_pickle_and_have_the_same_names_each_time(cls):
         np.testing.assert_array_equal(cx.to_dense(pickle.loads(pickle.dumps(first))), cx.to_dense(first))
 
 
+@with_empty_cells
 def test_progress_is_told_to_dasks_callbacks(capsys):
     pytest.importorskip("dask")
     from dask.diagnostics import ProgressBar
@@ -437,6 +439,7 @@ def test_progress_is_told_to_dasks_callbacks(capsys):
     assert "100% Completed" in capsys.readouterr().out
 
 
+@with_empty_cells
 @densifies
 @pytest.mark.parametrize(
     ("function", "cls"),
@@ -461,7 +464,7 @@ def test_malformed_matrices_are_refused(engine, function, cls):
     [
         ({"n_top_genes": 0}, ValueError, "n_top_genes must be a positive int or None, got 0"),
         ({"n_top_genes": 2.5}, ValueError, r"n_top_genes must be a positive int or None, got 2\.5"),
-        ({"n_top_genes": 20, "n_comps": 21}, ValueError, r"n_comps \(21\) must not be larger than n_top_genes \(20\)"),
+        ({"n_top_genes": 20, "n_comps": 21}, ValueError, "n_comps must be an int from 1 to 20, got 21"),
         ({"svd_solver": "magic"}, ValueError, "svd_solver must be one of"),
         ({"dtype": "number"}, TypeError, "number"),
         ({"flavor": "v3"}, ValueError, "flavor must be one of"),
@@ -484,6 +487,7 @@ def refuse(block):
     raise AssertionError("something was read")
 
 
+@with_empty_cells
 def test_the_recipe_warns_of_logarithms():
     adata = an_anndata(sp.csr_matrix, counts(), "memory")
     cx.pp.log1p(adata)
@@ -503,10 +507,11 @@ def test_means_that_cannot_be_put_in_bins(place):
 
 
 def test_a_batch_of_one_cell():
-    adata = an_anndata(sp.csr_matrix, np.log1p(counts()), "memory")
+    pytest.importorskip("skmisc")
+    adata = an_anndata(sp.csr_matrix, counts(), "memory")
     adata.obs["batch"] = ["one"] + ["others"] * 59
     with pytest.raises(ValueError, match="batch_key='batch': batch 'one' has one cell"):
-        cx.pp.highly_variable_genes(adata, batch_key="batch")
+        cx.pp.highly_variable_genes(adata, flavor="seurat_v3", batch_key="batch")
 
 
 def test_nothing_left():

@@ -6,7 +6,7 @@ on the matrix alone, so the number of threads never changes a bit of a result.
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
@@ -59,8 +59,8 @@ def workers(n_values: int) -> int:
     return _config.thread_count() if threading.current_thread() is threading.main_thread() else 1
 
 
-def run(task: Callable[[int, int], Result], blocks: list[tuple[int, int]], n_values: int) -> Iterator[Result]:
-    """task(start, stop) for each block, in threads where that pays; the results come in the order of the blocks."""
+def run(task: Callable[..., Result], blocks: Sequence[tuple], n_values: int) -> Iterator[Result]:
+    """task(*block) for each block, in threads where that pays; the results come in the order of the blocks."""
     n_threads = workers(n_values)
     futures = _submit(task, blocks, n_threads) if n_threads > 1 and len(blocks) > 1 else []
     try:
@@ -73,7 +73,7 @@ def run(task: Callable[[int, int], Result], blocks: list[tuple[int, int]], n_val
         yield task(*block)
 
 
-def _submit(task: Callable, blocks: list[tuple[int, int]], n_threads: int) -> list[Any]:
+def _submit(task: Callable, blocks: Sequence[tuple], n_threads: int) -> list[Any]:
     """A future for each block, in order; for fewer of them if no thread can be started (a limit, interpreter's end)."""
     global _pool, _pool_size
     futures: list[Any] = []
@@ -95,7 +95,7 @@ def _submit(task: Callable, blocks: list[tuple[int, int]], n_threads: int) -> li
     return futures
 
 
-def _work(future: Future, task: Callable, block: tuple[int, int]) -> None:
+def _work(future: Future, task: Callable, block: tuple) -> None:
     """Do one block, unless it was cancelled."""
     if future.set_running_or_notify_cancel():
         try:

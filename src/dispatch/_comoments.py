@@ -43,7 +43,9 @@ def comoments(x: Any) -> Comoments:
         far = np.abs(mean) > FAR * np.sqrt(var)
         if far.any():
             return Comoments(n, mean, _centred_first(x, mean, far))
-        return Comoments(n, mean, _gram.partial_gram(x) - n * np.outer(mean, mean))
+        products = _gram.partial_gram(x)
+        products -= np.outer(n * mean, mean)
+        return Comoments(n, mean, products)
 
 
 def _centred_first(x: Any, mean: np.ndarray, far: np.ndarray) -> np.ndarray:
@@ -73,16 +75,16 @@ def _centred_gram(x: Any, mean: np.ndarray) -> np.ndarray:
 
 def merge(parts: list[Comoments]) -> Comoments:
     """Comoments of the rows of all."""
-    n, mean, products = parts[0].n, parts[0].mean, parts[0].products
-    if len(parts) > 1:
-        products = products.copy()
-    for part in parts[1:]:
-        both = n + part.n
-        with np.errstate(all="ignore"):
-            step = part.mean - mean
-            if n and part.n:
-                products += np.outer(step * (n * part.n / both), step)
+    if len(parts) == 1:
+        return parts[0]
+    weights = np.array([part.n for part in parts], float)
+    n = weights.sum()
+    around = parts[0].mean
+    with np.errstate(all="ignore"):
+        steps = np.array([part.mean - around for part in parts])
+        step = weights @ steps / max(n, 1)
+        apart = (steps - step) * np.sqrt(weights)[:, None]
+        products = apart.T @ apart
+        for part in parts:
             products += part.products
-            mean = mean + step * (part.n / both) if both else mean
-        n = both
-    return Comoments(n, mean, products)
+    return Comoments(n, around + step, products)

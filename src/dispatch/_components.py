@@ -4,6 +4,8 @@ Where its covariance matrix fits, from that: of the columns, or of the rows wher
 of float64. For more columns and rows than that, by a block method that reads the matrix once in each step.
 """
 
+import os
+import threading
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,6 +26,10 @@ COVARIANCE_UP_TO = 5_000
 LAPACK_UP_TO = 2_500
 # Where the block method stops: at residuals of this size relative to the eigenvalues, or after as many passes.
 TOLERANCE, MAX_PASSES, OVERSAMPLING = 1e-4, 30, 10
+# An eigenvalue that is a smaller share of the largest is none: rounding.
+NOTHING = 1e-8
+
+_limiting = threading.Lock()
 
 
 class Components(NamedTuple):
@@ -51,6 +57,7 @@ def components(x: Any, k: int, *, centre: bool, method: str, seed: Any) -> Compo
     if method == "blocks":
         found = _by_blocks(x, k, centre, seed)
     elif n < m:
+        _gram.check_size(n, None)
         found = _from_rows(_in_memory(x), k, centre, seed)
     else:
         found = _from_columns(x, k, centre, seed)
@@ -61,16 +68,22 @@ def components(x: Any, k: int, *, centre: bool, method: str, seed: Any) -> Compo
 
 def project(x: Any, found: Components, dtype: np.dtype) -> Any:
     """The scores of each row: shape (n, k), in `dtype`; lazy for Dask."""
-    block = partial(_scores, axes=found.axes.T.copy(), mean=found.mean, dtype=dtype)
+    k, axes = len(found.axes), found.axes.T.copy()
     if is_dask(x):
         from . import _lazy
 
-        return _lazy.map_rows(block, "scores", x, len(found.axes), dtype)
-    return fold(x, block, np.concatenate, whole=True)[0]
+        return _lazy.map_rows(partial(_scores, dtype=dtype), "scores", x, k, dtype, [axes, found.mean])
+    out = np.empty((x.shape[0], k), dtype)
+    fold(x, _write_scores, lambda parts: None, rows=[out], shared=[axes, found.mean], whole=True)
+    return out
 
 
 def _scores(block: Any, axes: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return (_plain(block) @ axes - mean @ axes).astype(dtype)
+
+
+def _write_scores(block: Any, out: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> None:
+    out[:] = _scores(block, axes, mean, out.dtype)
 
 
 def _plain(block: Any) -> Any:
@@ -105,7 +118,8 @@ def _check_finite(*values: Any) -> None:
 
 def _from_columns(x: Any, k: int, centre: bool, seed: Any) -> Components:
     _gram.check_size(x.shape[1], None)
-    (found,) = fold(x, _comoments.comoments, _comoments.merge, whole=True)
+    # Few at once: each is a matrix of columns x columns.
+    (found,) = fold(x, _comoments.comoments, _comoments.merge, whole=True, at_once=3)
     found = Comoments(found.n, found.mean, _gram.finish_gram(found.products, found.products.dtype))
     total = float(np.trace(found.products))
     _check_finite(found.mean, total)
@@ -149,8 +163,8 @@ def _from_rows(x: Any, k: int, centre: bool, seed: Any) -> Components:
 def _leading(matrix: np.ndarray, k: int, seed: Any) -> tuple[np.ndarray, np.ndarray]:
     """The k largest eigenvalues of a symmetric matrix, falling and not negative; and their vectors, as columns."""
     m = len(matrix)
-    # With a busy neighbour, more than one BLAS thread is several times slower.
-    with threadpool_limits(1, "blas"):
+    # With a busy neighbour, more than one BLAS thread is several times slower. The limit is one of the whole process.
+    with _limiting, threadpool_limits(1, "blas"):
         if m <= LAPACK_UP_TO or 4 * k > m:
             wanted = (m - k, m - 1)
             values, vectors = scipy.linalg.eigh(matrix, subset_by_index=wanted, driver="evr", check_finite=False)
@@ -171,35 +185,37 @@ def _by_blocks(x: Any, k: int, centre: bool, seed: Any) -> Components:
     Eigenvectors are sought in all blocks so far (Musco & Musco, "Randomized block Krylov methods", 2015; Golub &
     Underwood 1977), and the residual C v - lambda v is known without another pass.
     """
-    parts = fold(x, partial(_partials.moments, axes=(0,)), _merge_moments)
-    moments = _moments.Moments(*(np.concatenate(part, axis=1)[0] for part in zip(*parts)))
-    mean, var = _moments.mean_and_variance(moments, 0)
-    n, m = float(moments.n[0]), len(mean)
+    moments = _moments.side_by_side(fold(x, partial(_partials.moments, axes=(0,)), _moments.merge_all))
+    mean, var = (part[0] for part in _moments.mean_and_variance(moments, 0))
+    n, m = float(moments.n[0, 0]), len(mean)
     _check_finite(mean, var)
     shift = mean if centre else np.zeros(m)
-    width = min(k + OVERSAMPLING, m)
     basis, images = np.empty((m, 0)), np.empty((m, 0))
-    block = np.linalg.qr(_random(seed, m, width))[0]
+    block = np.linalg.qr(_random(seed, m, min(k + OVERSAMPLING, m)))[0]
     for _ in range(MAX_PASSES):
-        (image,) = fold(x, partial(_covariance_times, vectors=block, mean=shift), _add, whole=True)
+        (image,) = fold(x, _covariance_times, _partials.add_all, shared=[block, shift], whole=True, at_once=3)
         basis, images = np.hstack([basis, block]), np.hstack([images, image])
         projected = basis.T @ images
         values, inner = scipy.linalg.eigh((projected + projected.T) / 2)
         values, inner = values[: -k - 1 : -1], inner[:, : -k - 1 : -1]
         vectors = basis @ inner
         lengths = np.linalg.norm(images @ inner - vectors * values, axis=0)
-        residual = float((lengths / np.maximum(values, np.finfo(float).tiny)).max())
-        width = min(width, m - basis.shape[1])
-        if residual <= TOLERANCE or not width:
+        residual = float((lengths / np.maximum(values, max(NOTHING * values[0], np.finfo(float).tiny))).max())
+        block = _new_directions(image, basis)
+        if residual <= TOLERANCE or not block.shape[1]:
             break
-        block = image
-        for _ in range(2):  # once more for what is left of directions that are exhausted
-            block = np.linalg.qr(block - basis @ (basis.T @ block))[0][:, :width]
     values = np.maximum(values, 0)
     squares = values if centre else values - n * (mean @ vectors) ** 2
     freedom = max(n - 1, 1)
     total = var.sum() * n / freedom
     return Components(shift, vectors.T, np.sqrt(values), np.maximum(squares, 0) / freedom, total, residual)
+
+
+def _new_directions(image: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """Orthonormal columns of what the image adds to the basis; fewer where its directions are exhausted."""
+    q, r, _ = scipy.linalg.qr(image - basis @ (basis.T @ image), mode="economic", pivoting=True)
+    q = q[:, np.abs(np.diag(r)) > 1e-12 * np.linalg.norm(image)]
+    return np.linalg.qr(q - basis @ (basis.T @ q))[0]
 
 
 def _covariance_times(block: Any, vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -208,12 +224,11 @@ def _covariance_times(block: Any, vectors: np.ndarray, mean: np.ndarray) -> np.n
     return block.T @ scores - np.outer(mean, scores.sum(axis=0))
 
 
-def _merge_moments(parts: list[_moments.Moments]) -> _moments.Moments:
-    merged = parts[0]
-    for part in parts[1:]:
-        merged = _moments.merge(merged, part)
-    return merged
+def _renew_lock() -> None:
+    """After a fork no lock may be held by another thread."""
+    global _limiting
+    _limiting = threading.Lock()
 
 
-def _add(parts: list[np.ndarray]) -> np.ndarray:
-    return np.sum(parts, axis=0)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)

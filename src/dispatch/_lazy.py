@@ -62,12 +62,14 @@ def reduce(
     return results
 
 
-def _merge_in_order(graph: dict[Any, Any], result: tuple, keys: list[Any], combine: Callable[[list], Any]) -> None:
+def _merge_in_order(
+    graph: dict[Any, Any], result: tuple, keys: list[Any], combine: Callable[[list], Any], at_once: int = SPLIT_EVERY
+) -> None:
     """Add the tasks that make `result` of what the keys stand for, a few at a time."""
     name, *place = result
     level = 0
-    while len(keys) > SPLIT_EVERY:
-        groups = [keys[i : i + SPLIT_EVERY] for i in range(0, len(keys), SPLIT_EVERY)]
+    while len(keys) > at_once:
+        groups = [keys[i : i + at_once] for i in range(0, len(keys), at_once)]
         keys = [(f"{name}-{level}", *place, i) for i in range(len(groups))]
         graph.update((key, (combine, group)) for key, group in zip(keys, groups))
         level += 1
@@ -80,39 +82,52 @@ def fold(
     merge: Callable[[list], Any],
     rows: Sequence[Any],
     columns: Sequence[Any],
+    shared: Sequence[Any],
     whole: bool,
+    at_once: int,
 ) -> list:
     """See `_rows.fold`. One computation for all results."""
     lazy = [along(array, x, 0, "an array of the rows") for array in rows]
-    token = tokenize(x.name, x.dtype, block_of, merge, whole, [array.name for array in lazy], columns)
-    name = f"csraxis-fold-{token}"
+    if columns:
+        _check_known(x.shape[1], "an array of the columns")
+    names = [array.name for array in lazy]
+    name = f"csraxis-fold-{tokenize(x.name, x.dtype, block_of, merge, whole, names, columns, shared)}"
     n_rows, n_columns = x.numblocks
     groups = [range(n_columns)] if whole else [[j] for j in range(n_columns)]
     edges = np.cumsum((0, x.shape[1]) if whole else (0, *x.chunks[1]))
-    graph: dict[Any, Any] = {}
+    graph, together = _once(name, shared)
     for g, group in enumerate(groups):
-        along_columns = [array[..., edges[g] : edges[g + 1]] for array in columns]
+        parts = [array[..., edges[g] : edges[g + 1]] for array in columns]
+        along_columns = _once(f"{name}-columns-{g}", parts, graph)[1]
         for i in range(n_rows):
             blocks = [(x.name, i, j) for j in group]
-            along_rows = [(array.name, i) for array in lazy]
-            graph[(f"{name}-chunk", g, i)] = (_of_row, block_of, x.dtype, blocks, along_rows, along_columns)
-        _merge_in_order(graph, (name, g), [(f"{name}-chunk", g, i) for i in range(n_rows)], merge)
+            arrays = [*((array, i) for array in names), *along_columns, *together]
+            graph[(f"{name}-chunk", g, i)] = (_of_row, block_of, x.dtype, blocks, arrays)
+        _merge_in_order(graph, (name, g), [(f"{name}-chunk", g, i) for i in range(n_rows)], merge, at_once)
     dependencies: list[Any] = [x, *lazy]
     layers = HighLevelGraph.from_collections(name, graph, dependencies)
     return list(compute_as_if_collection(da.Array, layers, [(name, g) for g in range(len(groups))]))
 
 
-def _of_row(block_of: Callable, dtype: np.dtype, blocks: list[Any], rows: list[Any], columns: list[Any]) -> Any:
-    return block_of(_side_by_side(blocks, dtype), *rows, *columns)
+def _once(name: str, arrays: Sequence[Any], graph: dict[Any, Any] | None = None) -> tuple[dict[Any, Any], list[tuple]]:
+    """Arrays that many tasks use, each in the graph once; and their keys."""
+    graph = {} if graph is None else graph
+    keys = [(f"{name}-shared", number) for number in range(len(arrays))]
+    graph.update(zip(keys, arrays))
+    return graph, keys
 
 
-def map_rows(block_of: Callable, name: str, x: da.Array, width: int, dtype: np.dtype) -> da.Array:
-    """`block_of` of each block of whole rows: an ndarray of `width` columns."""
-    name = f"csraxis-{name}-{tokenize(x.name, x.dtype, block_of)}"
-    graph: dict[Any, Any] = {
-        (name, i, 0): (_of_row, block_of, x.dtype, [(x.name, i, j) for j in range(x.numblocks[1])], [], [])
-        for i in range(x.numblocks[0])
-    }
+def _of_row(block_of: Callable, dtype: np.dtype, blocks: list[Any], arrays: list[Any]) -> Any:
+    return block_of(_side_by_side(blocks, dtype), *arrays)
+
+
+def map_rows(block_of: Callable, name: str, x: da.Array, width: int, dtype: np.dtype, shared: Sequence) -> da.Array:
+    """`block_of(rows, *shared)` of each block of whole rows: an ndarray of `width` columns."""
+    name = f"csraxis-{name}-{tokenize(x.name, x.dtype, block_of, shared)}"
+    graph, together = _once(name, shared)
+    for i in range(x.numblocks[0]):
+        blocks = [(x.name, i, j) for j in range(x.numblocks[1])]
+        graph[(name, i, 0)] = (_of_row, block_of, x.dtype, blocks, together)
     dependencies: list[Any] = [x]
     layers = HighLevelGraph.from_collections(name, graph, dependencies)
     return da.Array(layers, name, (x.chunks[0], (width,)), meta=np.empty((0, 0), dtype))

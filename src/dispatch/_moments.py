@@ -6,6 +6,7 @@ Two properties make it worth its arithmetic. It is stable: the shift is always c
 the shift is then an integer, every term is an integer below 2**53, and so the result does not depend on the order.
 """
 
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -64,6 +65,16 @@ def merge(a: Moments, b: Moments) -> Moments:
         shift = both.centred().shift
         a, b = a.around(shift), b.around(shift)
         return Moments(a.n + b.n, a.s1 + b.s1, a.s2 + b.s2, shift)
+
+
+def merge_all(parts: list[Moments]) -> Moments:
+    """Moments of the values of all, merged in their order."""
+    return reduce(merge, parts)
+
+
+def side_by_side(parts: list[Moments]) -> Moments:
+    """Of several groups of columns (the last axis), those of all columns."""
+    return Moments(*(np.concatenate(part, axis=-1) for part in zip(*parts)))
 
 
 def merge_last_axis(m: Moments) -> Moments:

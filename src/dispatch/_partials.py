@@ -4,6 +4,7 @@ Each function takes a container in memory and the axes to reduce, and keeps the 
 """
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from math import prod
 from typing import Any, NamedTuple
 
@@ -55,6 +56,11 @@ class Extremes(NamedTuple):
 EXTREMES = {"max": np.maximum, "min": np.minimum}
 # In the order of the codes that kernels know them by.
 FOLDS = ("max", "min", "product")
+
+
+def add_all(parts: list[Any]) -> Any:
+    """The sum of partial results, in their order."""
+    return reduce(np.add, parts)
 
 
 def n_reduced(shape: tuple[int, ...], axes: Axes) -> int:

@@ -9,9 +9,9 @@ from numpy.typing import DTypeLike
 
 from . import _backed, _partials
 from ._inputs import as_row, axes_of, check_dtype, float_dtype, is_backed, is_dask, is_sparse, streamed
-from ._moments import Moments, mean_and_variance, merge
+from ._moments import Moments, mean_and_variance, merge_all
 from ._other import delegated
-from ._partials import Extremes, Products, Sums
+from ._partials import Extremes, Products, Sums, add_all
 
 Axis = int | tuple[int, ...] | None
 
@@ -465,7 +465,7 @@ def count_nonzero(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> An
     array([1, 0, 2])
     """
     result = np.dtype(np.int64)
-    return _reduce("count_nonzero", streamed(x), _partials.counts, _add, [_identity], axis, keepdims, result)[0]
+    return _reduce("count_nonzero", streamed(x), _partials.counts, add_all, [_identity], axis, keepdims, result)[0]
 
 
 def _extreme(name: str, x: Any, axis: Axis, keepdims: bool) -> Any:
@@ -496,7 +496,7 @@ def _variances(function: str, x: Any, axis: Axis, correction: float, keepdims: b
         partial(_finish_moments, which=which, correction=float(correction))
         for which in (("mean", "var") if function == "mean_var" else (function,))
     ]
-    return _reduce("moments", x, _partials.moments, _merge_all, finishes, axis, keepdims, result)
+    return _reduce("moments", x, _partials.moments, merge_all, finishes, axis, keepdims, result)
 
 
 def _reduce(
@@ -548,7 +548,7 @@ def _shape(merged: Any, finish: Callable, axes: tuple[int, ...], keepdims: bool,
 
 def merge_extremes(parts: list[Extremes], name: str) -> Extremes:
     merge_two = _partials.EXTREMES[name]
-    return Extremes(reduce(merge_two, [part.values for part in parts]), _add([part.n for part in parts]))
+    return Extremes(reduce(merge_two, [part.values for part in parts]), add_all([part.n for part in parts]))
 
 
 def _finish_extreme(extremes: Extremes) -> np.ndarray:
@@ -558,11 +558,7 @@ def _finish_extreme(extremes: Extremes) -> np.ndarray:
 
 
 def add_sums(parts: list[Sums]) -> Sums:
-    return Sums(_add([part.total for part in parts]), _add([part.n for part in parts]))
-
-
-def _add(parts: list[Any]) -> Any:
-    return reduce(np.add, parts)
+    return Sums(add_all([part.total for part in parts]), add_all([part.n for part in parts]))
 
 
 def merge_products(parts: list[Products]) -> Products:
@@ -573,10 +569,6 @@ def merge_products(parts: list[Products]) -> Products:
 
 def _finish_product(products: Products) -> np.ndarray:
     return np.where(products.has_zeros, products.zeroed + 0, products.stored)
-
-
-def _merge_all(parts: list[Moments]) -> Moments:
-    return reduce(merge, parts)
 
 
 def _identity(values: np.ndarray) -> np.ndarray:

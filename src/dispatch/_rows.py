@@ -1,7 +1,6 @@
 """One pass over a matrix, now: what each block of it gives, merged in the order of the blocks."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import reduce
 from typing import Any
 
 from . import _backed, _blocks
@@ -15,32 +14,40 @@ def fold(
     *,
     rows: Sequence[Any] = (),
     columns: Sequence[Any] = (),
+    shared: Sequence[Any] = (),
     whole: bool = False,
+    at_once: int = 8,
 ) -> list:
     """Partial results of blocks of rows, merged: one for each group of columns.
 
-    `block_of(block, *part)` gets the blocks of x (containers in memory), each with its part of every array of `rows`
-    (along their first axis) and of `columns` (along their last one); `merge` takes a list of what it returns, in order.
-    Blocks hold whole rows if `whole` is set: then there is one result. Otherwise there is one for each chunk of columns
-    of a Dask array, and for each block of columns of a csc matrix.
+    `block_of(block, *arrays)` gets the blocks of x (containers in memory), each with its part of every array of `rows`
+    (along their first axis) and of `columns` (along their last one), and with all of every array that is `shared`;
+    `merge` takes a list of what it returns, in order and at most `at_once`. Blocks hold whole rows if `whole` is set:
+    then there is one result. Otherwise there is one for each chunk of columns of a Dask array, and for each block of
+    columns of a csc matrix.
     """
     x = container(x)
     if is_dask(x):
         from . import _lazy
 
-        return _lazy.fold(x, block_of, merge, rows, columns, whole)
+        return _lazy.fold(x, block_of, merge, rows, columns, shared, whole, at_once)
     n_values = len(compressed(x).data) if is_sparse(x) else x.size
     by_columns = not whole and is_sparse(x) and x.format == "csc"
-    blocks = list(_major_blocks(x) if by_columns else row_blocks(x))
-    place = {start: block for start, _, block in blocks}
 
-    def task(start: int, stop: int) -> Any:
+    def task(start: int, stop: int, block: Any) -> Any:
         along_rows = [array if by_columns else array[start:stop] for array in rows]
         along_columns = [array[..., start:stop] if by_columns else array for array in columns]
-        return block_of(place[start], *along_rows, *along_columns)
+        return block_of(block, *along_rows, *along_columns, *shared)
 
-    parts = _blocks.run(task, [(start, stop) for start, stop, _ in blocks], n_values)
-    return list(parts) if by_columns else [reduce(lambda so_far, part: merge([so_far, part]), parts)]
+    parts = _blocks.run(task, list(_major_blocks(x) if by_columns else row_blocks(x)), n_values)
+    if by_columns:
+        return list(parts)
+    waiting: list[Any] = []
+    for part in parts:
+        waiting.append(part)
+        if len(waiting) == at_once:
+            waiting = [merge(waiting)]
+    return waiting if len(waiting) == 1 else [merge(waiting)]
 
 
 def row_blocks(x: Any) -> Iterator[tuple[int, int, Any]]:

@@ -57,7 +57,10 @@ def set_matrix(adata: Any, x: Any, layer: str | None, obsm: str | None) -> None:
 def check_matrix(adata: Any, layer: str | None, obsm: str | None) -> None:
     """TypeError unless the matrix is one of real numbers that csraxis takes: before anything has changed."""
     place = "adata.X" if layer is obsm is None else f"layer {layer!r}" if obsm is None else f"obsm {obsm!r}"
-    result_dtype(container(get_matrix(adata, layer, obsm), place).dtype)
+    x = get_matrix(adata, layer, obsm)
+    if hasattr(x, "iloc"):
+        raise TypeError(f"{place} is a DataFrame: give its numbers, to_numpy(), a place of their own")
+    result_dtype(container(x, place).dtype)
 
 
 def result_dtype(dtype: np.dtype) -> np.dtype:
@@ -86,6 +89,10 @@ def check_mask(x: Any, mask: Any, axis: int, name: str) -> np.ndarray:
                 f"using the {name} argument with an array."
             )
         mask = getattr(x, frame)[mask]
+    if np.isnan(x.shape[axis]):
+        raise ValueError(
+            f"{name} cannot be matched to chunks of unknown size: call compute_chunk_sizes() on them first"
+        )
     mask = np.asarray(mask)
     if mask.dtype == object and all(isinstance(value, bool | np.bool_) for value in mask):
         mask = mask.astype(bool)
@@ -96,18 +103,36 @@ def check_mask(x: Any, mask: Any, axis: int, name: str) -> np.ndarray:
     return mask
 
 
-def subset(adata: Any, keep: np.ndarray, axis: int) -> None:
-    """Keep some of the cells (axis=0) or genes of an AnnData; matrices are cut by csraxis, the rest by anndata."""
-    matrices = {} if adata.X is None else {None: take(container(adata.X, "adata.X"), keep, axis)}
-    matrices |= {name: take(container(adata.layers[name], name), keep, axis) for name in adata.layers}
-    for name in matrices:
-        if name is None:
-            adata.X = None
-        else:
-            del adata.layers[name]
-    (adata._inplace_subset_var if axis else adata._inplace_subset_obs)(keep)
-    for name, matrix in matrices.items():
-        set_matrix(adata, matrix, name, None)
+class Subset:
+    """Some of the cells (axis=0) or genes of an AnnData.
+
+    Its sparse and Dask matrices are cut by csraxis, when this is made: what fails then has changed nothing. The rest is
+    cut by anndata.
+    """
+
+    def __init__(self, adata: Any, keep: np.ndarray, axis: int) -> None:
+        self.adata, self.keep, self.axis = adata, keep, axis
+        self.order = list(adata.layers)
+        matrices = {None: adata.X, **adata.layers}
+        self.before = {name: matrix for name, matrix in matrices.items() if is_sparse(matrix) or is_dask(matrix)}
+        self.after = {name: take(matrix, keep, axis) for name, matrix in self.before.items()}
+
+    def apply(self) -> None:
+        """Cut the AnnData down; if anndata fails, its matrices are still there."""
+        adata, matrices = self.adata, self.before
+        for name in matrices:
+            if name is None:
+                adata.X = None
+            else:
+                del adata.layers[name]
+        try:
+            (adata._inplace_subset_var if self.axis else adata._inplace_subset_obs)(self.keep)
+            matrices = self.after
+        finally:
+            for name, matrix in matrices.items():
+                set_matrix(adata, matrix, name, None)
+            for name in self.order:  # as it was
+                adata.layers[name] = adata.layers.pop(name)
 
 
 def reusable(adata: Any, layer: str | None, obsm: str | None, dtype: np.dtype) -> bool:

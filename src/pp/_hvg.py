@@ -1,5 +1,6 @@
 """Highly variable genes."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,10 +14,9 @@ from ..dispatch._moments import Moments
 from ..dispatch._pieces import places
 from ..dispatch._rows import fold
 from ..dispatch._select import take
-from ._anndata import actual, check_matrix, get_matrix, is_anndata, subset, warn
+from ._anndata import Subset, actual, check_matrix, get_matrix, is_anndata, warn
 from ._normalize import result_dtype
 from ._qc import positives_of
-from ._scale import merge_moments
 
 FLAVORS = ("seurat", "cell_ranger", "seurat_v3", "seurat_v3_paper")
 CUTOFFS = {"min_disp": 0.5, "max_disp": np.inf, "min_mean": 0.0125, "max_mean": 3}
@@ -39,6 +39,22 @@ class Batches(NamedTuple):
 
     codes: np.ndarray
     names: list[Any]
+
+
+class Options(NamedTuple):
+    """How genes are chosen: the parameters of `highly_variable_genes`."""
+
+    flavor: str
+    n_top_genes: int | None
+    n_bins: int
+    span: float
+    filter_unexpressed_genes: bool | None
+    cutoffs: dict[str, float] = CUTOFFS
+
+    @property
+    def is_v3(self) -> bool:
+        """Whether the flavour takes counts, and standardises their variances."""
+        return self.flavor.startswith("seurat_v3")
 
 
 class Stats(NamedTuple):
@@ -124,59 +140,69 @@ def highly_variable_genes(
     >>> frame["highly_variable"].tolist()
     [False, False, False, False, False, True]
     """
-    if flavor not in FLAVORS:
-        raise ValueError(f"flavor must be one of {', '.join(map(repr, FLAVORS))}; got {flavor!r}")
-    check_top(n_top_genes)
-    v3 = flavor.startswith("seurat_v3")
     cutoffs = {"min_disp": min_disp, "max_disp": max_disp, "min_mean": min_mean, "max_mean": max_mean}
-    if n_top_genes is not None and not v3 and cutoffs != CUTOFFS:
+    options = Options(flavor, n_top_genes, n_bins, span, filter_unexpressed_genes, cutoffs)
+    check(options)
+    if n_top_genes is not None and not options.is_v3 and cutoffs != CUTOFFS:
         warn("If you pass `n_top_genes`, all cutoffs are ignored.")
-    if batch_key and not v3 and filter_unexpressed_genes is False:
+    if batch_key and not options.is_v3 and filter_unexpressed_genes is False:
         warn("filter_unexpressed_genes is set to False, but is ignored where batch_key is given")
-    if is_anndata(adata):
-        check_matrix(adata, layer, None)
-        x, names = container(get_matrix(adata, layer, None), "adata"), adata.var_names
-        base = adata.uns.get("log1p", {}).get("base")
-    else:
-        x, names, base = container(adata, "adata"), None, None
-        if x.ndim != 2:
-            raise ValueError(f"the matrix must be 2-D, got shape {x.shape}")
-        result_dtype(x.dtype)
-    batches = batches_of(adata, batch_key, x.shape[0])
-    if v3:
-        local_regression()  # before anything is read
-    of = "counts" if v3 else "exponentials" if flavor == "seurat" else "values"
-    stats = statistics(x, batches, of, base)
-    if v3 and check_values and not stats.are_counts.all():
-        warn(f"`flavor={flavor!r}` expects raw count data, but non-integers were found.")
-    frame = choose(
-        x, stats, batches, names, flavor, n_top_genes, cutoffs, n_bins, span, keep_all=not filter_unexpressed_genes
-    )
+    x, names, base = _given(adata, layer)
+    batches = batches_of(adata, batch_key, options)
+    stats = statistics(x, batches, flavor, base)
+    if options.is_v3 and check_values:
+        warn_unless_counts(stats, flavor)
+    frame = choose(x, stats, batches, names, options)
     if not is_anndata(adata) or not inplace:
         return frame[frame["highly_variable"]] if subset else frame
     write(adata, frame, flavor, subset)
     return None
 
 
-def check_top(n_top_genes: Any) -> None:
-    """ValueError unless the number of genes is None or a positive int."""
-    if n_top_genes is None:
-        return
-    if not isinstance(n_top_genes, int | np.integer) or isinstance(n_top_genes, bool) or n_top_genes < 1:
-        raise ValueError(f"n_top_genes must be a positive int or None, got {n_top_genes!r}")
+def _given(adata: Any, layer: str | None) -> tuple[Any, Any, float | None]:
+    """The matrix, the names of the genes, and the base of its logarithm, as far as they are known."""
+    if is_anndata(adata):
+        check_matrix(adata, layer, None)
+        x, base = container(get_matrix(adata, layer, None), "adata"), adata.uns.get("log1p", {}).get("base")
+        return x, adata.var_names, base
+    x = container(adata, "adata")
+    if x.ndim != 2:
+        raise ValueError(f"the matrix must be 2-D, got shape {x.shape}")
+    result_dtype(x.dtype)
+    return x, None, None
+
+
+def warn_unless_counts(stats: Stats, flavor: str) -> None:
+    """The v3 flavours take counts."""
+    if not stats.are_counts.all():
+        warn(f"`flavor={flavor!r}` expects raw count data, but non-integers were found.")
+
+
+def check(options: Options) -> None:
+    """Look at the options, and for what the flavour needs, before anything is read."""
+    flavor, top, span = options.flavor, options.n_top_genes, options.span
+    if flavor not in FLAVORS:
+        raise ValueError(f"flavor must be one of {', '.join(map(repr, FLAVORS))}; got {flavor!r}")
+    if top is not None and (not isinstance(top, int | np.integer) or isinstance(top, bool) or top < 1):
+        raise ValueError(f"n_top_genes must be a positive int or None, got {top!r}")
+    if not isinstance(span, int | float | np.number) or not span > 0:
+        raise ValueError(f"span must be a positive number, got {span!r}")
+    if options.is_v3:
+        _local_regression()
 
 
 def write(adata: Any, frame: Any, flavor: str, cut: bool = False) -> None:
     """The columns in `var`, the flavour in `uns`; and the AnnData cut down if asked to."""
     actual(adata)
+    cut_down = Subset(adata, frame["highly_variable"].to_numpy(), axis=1) if cut else None
     adata.uns["hvg"] = {"flavor": flavor}
     for name in (name for name in COLUMNS if name in frame):
         adata.var[name] = frame[name].to_numpy(np.float32 if name == "dispersions_norm" else None)
-    if cut:
-        subset(adata, frame["highly_variable"].to_numpy(), axis=1)
+    if cut_down is not None:
+        cut_down.apply()
 
 
-def batches_of(adata: Any, batch_key: str | None, n_cells: int) -> Batches | None:
+def batches_of(adata: Any, batch_key: str | None, options: Options) -> Batches | None:
     """The batches that a column of obs tells."""
     if batch_key is None:
         return None
@@ -187,33 +213,37 @@ def batches_of(adata: Any, batch_key: str | None, n_cells: int) -> Batches | Non
     if batch_key not in adata.obs:
         raise KeyError(batch_key)
     column = pd.Categorical(adata.obs[batch_key]).remove_unused_categories()
-    codes = np.asarray(column.codes)
-    for code, name in enumerate(column.categories):
-        if np.count_nonzero(codes == code) < 2:
-            raise ValueError(f"batch_key={batch_key!r}: batch {name!r} has one cell, which has no variance")
-    return Batches(codes, list(column.categories))
+    if not len(column.categories):
+        raise ValueError(f"batch_key={batch_key!r}: no cell has a batch")
+    batches = Batches(np.asarray(column.codes), list(column.categories))
+    sizes = np.bincount(batches.codes[batches.codes >= 0])
+    if options.is_v3 and sizes.min() < 2:
+        name = batches.names[int(sizes.argmin())]
+        raise ValueError(f"batch_key={batch_key!r}: batch {name!r} has one cell, which has no variance")
+    return batches
 
 
-def statistics(x: Any, batches: Batches | None, of: str, base: float | None) -> Stats:
-    """What is needed to choose genes, in one pass: moments of the counts, values, or exponentials of the values."""
-    block = partial(_statistics_of, n_batches=None if batches is None else len(batches.names), of=of, base=base)
+def statistics(x: Any, batches: Batches | None, flavor: str, base: float | None) -> Stats:
+    """What is needed to choose genes, in one pass."""
+    n_batches = None if batches is None else len(batches.names)
+    block = partial(_statistics_of, n_batches=n_batches, flavor=flavor, base=base)
     return join(fold(x, block, merge, rows=[] if batches is None else [batches.codes]))
 
 
 def join(parts: list[Stats]) -> Stats:
     """Of all columns."""
-    moments = Moments(*(np.concatenate(part, axis=1) for part in zip(*(stats.moments for stats in parts))))
+    moments = _moments.side_by_side([stats.moments for stats in parts])
     return Stats(moments, *(np.concatenate(part, axis=1) for part in list(zip(*parts))[1:]))
 
 
 def _statistics_of(
-    block: Any, codes: np.ndarray | None = None, *, n_batches: int | None, of: str, base: float | None
+    block: Any, codes: np.ndarray | None = None, *, n_batches: int | None, flavor: str, base: float | None
 ) -> Stats:
-    if of == "exponentials":
+    if flavor == "seurat":
         # In float64: a gene with a large mean and a small variance would lose that in the rounding of float32.
         block = multiply(block, np.float64(1 if base is None else np.log(base)))
-        block = apply("expm1", block, np.dtype(float), block)
-    return statistics_of(block, codes, n_batches, check=of == "counts")
+        block = apply("expm1", block, np.dtype(float))
+    return statistics_of(block, codes, n_batches, check=flavor.startswith("seurat_v3"))
 
 
 def statistics_of(block: Any, codes: np.ndarray | None, n_batches: int | None, check: bool = False) -> Stats:
@@ -227,65 +257,45 @@ def statistics_of(block: Any, codes: np.ndarray | None, n_batches: int | None, c
 def merge(parts: list[Stats]) -> Stats:
     """Of all cells."""
     moments, expressed, are_counts = zip(*parts)
-    return Stats(merge_moments(list(moments)), np.sum(expressed, axis=0), np.all(are_counts, axis=0))
+    return Stats(_moments.merge_all(list(moments)), np.sum(expressed, axis=0), np.all(are_counts, axis=0))
 
 
 def _are_counts(block: Any) -> bool:
     """Whether all values are integers that are not negative."""
-    values = compressed(block).data if is_sparse(block) else block
+    values = compressed(block, canonical=True).data if is_sparse(block) else block
     if np.signbit(values).any() if values.dtype.kind == "f" else values.size and values.min() < 0:
         return False
     return values.dtype.kind in "biu" or bool(np.all(np.rint(values) == values))
 
 
-def choose(
-    x: Any,
-    stats: Stats,
-    batches: Batches | None,
-    names: Any,
-    flavor: str,
-    n_top_genes: int | None,
-    cutoffs: dict[str, float],
-    n_bins: int,
-    span: float,
-    keep_all: bool,
-) -> Any:
+def choose(x: Any, stats: Stats, batches: Batches | None, names: Any, options: Options) -> Any:
     """The table of the genes. The v3 flavours read the counts once more."""
-    batched = batches is not None
-    if flavor.startswith("seurat_v3"):
-        top = 2000 if n_top_genes is None else n_top_genes
-        return _frame_of_v3(stats, partial(_clipped, x, batches), names, flavor, top, span, batched)
-    return _frame_of(stats, names, flavor, n_top_genes, cutoffs, n_bins, batched, keep_all and not batched)
-
-
-def _frame_of(
-    stats: Stats,
-    names: Any,
-    flavor: str,
-    n_top_genes: int | None,
-    cutoffs: dict[str, float],
-    n_bins: int,
-    batched: bool,
-    keep_all: bool,
-) -> Any:
-    """The table for the flavours "seurat" and "cell_ranger"."""
     import pandas as pd
 
-    frames = []
-    for moments, expressed in zip(_each_batch(stats.moments), stats.expressed):
-        kept = np.ones(len(expressed), bool) if keep_all else expressed > 0
-        mean, var = _moments.mean_and_variance(Moments(*(part[kept] for part in moments)), 1)
-        frame = _dispersions(mean, var, flavor, n_bins)
-        frame["highly_variable"] = _chosen(frame, n_top_genes, cutoffs)
-        frame.index = np.flatnonzero(kept)
-        if not kept.all():
-            frame = frame.reindex(range(len(kept)))
-            gone = ~kept
-            frame.loc[gone, ["means", "dispersions", "dispersions_norm"]] = 0.0
-            frame["highly_variable"] = frame["highly_variable"].eq(True)
-        frames.append(frame)
-    frame = _merged(frames, names, n_top_genes, cutoffs) if batched else frames[0]
+    batched = batches is not None
+    if options.is_v3:
+        frame = _frame_of_v3(stats, partial(_clipped, x, batches), options, batched)
+        frame.insert(2, "gene_name", frame.index if names is None else names)
+    else:
+        filtered = batched or options.filter_unexpressed_genes
+        each = zip(_each_batch(stats.moments), stats.expressed)
+        frames = [_frame_of(moments, expressed > 0 if filtered else None, options) for moments, expressed in each]
+        frame = _merged(frames, names, options) if batched else frames[0]
     frame.index = pd.RangeIndex(len(frame)) if names is None else names
+    return frame
+
+
+def _frame_of(moments: Moments, kept: np.ndarray | None, options: Options) -> Any:
+    """The table of one batch for the flavours "seurat" and "cell_ranger"; some genes may be left out."""
+    kept = np.ones(len(moments.n), bool) if kept is None else kept
+    mean, var = _moments.mean_and_variance(Moments(*(part[kept] for part in moments)), 1)
+    frame = _dispersions(mean, var, options)
+    frame["highly_variable"] = _chosen(frame, options)
+    frame.index = np.flatnonzero(kept)
+    if not kept.all():
+        frame = frame.reindex(range(len(kept)))
+        frame.loc[~kept, ["means", "dispersions", "dispersions_norm"]] = 0.0
+        frame["highly_variable"] = frame["highly_variable"].eq(True)
     return frame
 
 
@@ -293,10 +303,11 @@ def _each_batch(moments: Moments) -> list[Moments]:
     return [Moments(*parts) for parts in zip(*moments)]
 
 
-def _dispersions(mean: np.ndarray, var: np.ndarray, flavor: str, n_bins: int) -> Any:
+def _dispersions(mean: np.ndarray, var: np.ndarray, options: Options) -> Any:
     """Means, dispersions, and these relative to genes of a similar mean."""
     import pandas as pd
 
+    flavor = options.flavor
     mean = np.where(mean == 0, 1e-12, mean)
     with np.errstate(all="ignore"):
         dispersion = var / mean
@@ -309,7 +320,7 @@ def _dispersions(mean: np.ndarray, var: np.ndarray, flavor: str, n_bins: int) ->
             f"flavor={flavor!r} needs finite means of the genes: there are no cells or genes, NaN, or values too large "
             "for their exponentials (it expects logarithms)"
         )
-    edges = n_bins
+    edges = options.n_bins
     if flavor == "cell_ranger":
         edges = np.r_[-np.inf, np.percentile(mean, np.arange(10, 105, 5)), np.inf]
         if (np.diff(edges) <= 0).any():
@@ -339,10 +350,10 @@ def _median_deviation(values: Any) -> float:
     return float(median_abs_deviation(values, scale="normal"))
 
 
-def _chosen(frame: Any, n_top_genes: int | None, cutoffs: dict[str, float]) -> np.ndarray:
-    norm = frame["dispersions_norm"].to_numpy()
+def _chosen(frame: Any, options: Options) -> np.ndarray:
+    norm, n_top_genes = frame["dispersions_norm"].to_numpy(), options.n_top_genes
     if n_top_genes is None:
-        return _within(frame["means"].to_numpy(), np.nan_to_num(norm), cutoffs)
+        return _within(frame["means"].to_numpy(), np.nan_to_num(norm), options.cutoffs)
     ordered = np.sort(norm[~np.isnan(norm)])[::-1]
     n = min(n_top_genes, len(norm))
     if n > len(ordered):
@@ -363,7 +374,7 @@ def _within(mean: np.ndarray, norm: np.ndarray, cutoffs: dict[str, float]) -> np
     )
 
 
-def _merged(frames: list[Any], names: Any, n_top_genes: int | None, cutoffs: dict[str, float]) -> Any:
+def _merged(frames: list[Any], names: Any, options: Options) -> Any:
     """The choices of all batches in one."""
     import pandas as pd
 
@@ -374,9 +385,9 @@ def _merged(frames: list[Any], names: Any, n_top_genes: int | None, cutoffs: dic
     frame = pd.DataFrame({name: pd.DataFrame(values).mean() for name, values in columns.items()})
     frame["highly_variable_nbatches"] = columns["highly_variable"].sum(axis=0).astype(int)
     frame["highly_variable_intersection"] = frame["highly_variable_nbatches"] == len(frames)
-    if n_top_genes is None:
+    if options.n_top_genes is None:
         frame["dispersions_norm"] = frame["dispersions_norm"].fillna(0)
-        chosen = _within(frame["means"].to_numpy(), frame["dispersions_norm"].to_numpy(), cutoffs)
+        chosen = _within(frame["means"].to_numpy(), frame["dispersions_norm"].to_numpy(), options.cutoffs)
     else:
         # Of equal genes scanpy takes the first by name.
         by_name = frame.set_index(pd.Index(names, name=None)).reset_index(drop=True)
@@ -385,43 +396,39 @@ def _merged(frames: list[Any], names: Any, n_top_genes: int | None, cutoffs: dic
             ["highly_variable_nbatches", "dispersions_norm"], ascending=False, na_position="last"
         ).index
         chosen = np.zeros(len(frame), bool)
-        chosen[order[:n_top_genes]] = True
+        chosen[order[: options.n_top_genes]] = True
     frame["highly_variable"] = chosen
     return frame
 
 
-def _frame_of_v3(
-    stats: Stats, clipped: Any, names: Any, flavor: str, n_top_genes: int, span: float, batched: bool
-) -> Any:
+def _frame_of_v3(stats: Stats, clipped: Callable, options: Options, batched: bool) -> Any:
     """The table for the v3 flavours; `clipped` gives moments of the counts up to a limit for each batch and gene."""
     import pandas as pd
 
-    n_genes = stats.expressed.shape[1]
-    means, variances = _moments.mean_and_variance(merge_moments(_each_batch(stats.moments)), 1)
+    top = 2000 if options.n_top_genes is None else options.n_top_genes
+    means, variances = _moments.mean_and_variance(_moments.merge_all(_each_batch(stats.moments)), 1)
     mean, var = _moments.mean_and_variance(stats.moments, 1)
-    std = np.array([_expected_std(*of_batch, span) for of_batch in zip(mean, var)])
+    std = np.array([_expected_std(*of_batch, options.span) for of_batch in zip(mean, var)])
     n = stats.moments.n
     moments = clipped(std * np.sqrt(n) + mean)
     norm = moments.around(mean).s2 / ((n - 1) * std**2)
     ranks = np.argsort(np.argsort(-norm, axis=1, kind="stable"), axis=1, kind="stable").astype(np.float32)
-    ranks[ranks >= n_top_genes] = np.nan
+    ranks[ranks >= top] = np.nan
     n_batches = np.sum(~np.isnan(ranks), axis=0)
-    index = pd.RangeIndex(n_genes) if names is None else names
-    frame = pd.DataFrame({"means": means, "variances": variances, "gene_name": index})
+    frame = pd.DataFrame({"means": means, "variances": variances})
     if batched:
         frame["highly_variable_nbatches"] = n_batches
     frame["highly_variable_rank"] = pd.DataFrame(ranks).median().to_numpy(np.float32)
     frame["variances_norm"] = norm.mean(axis=0)
     keys = pd.DataFrame({"rank": frame["highly_variable_rank"], "n": n_batches})
-    by = ["rank", "n"] if flavor == "seurat_v3" else ["n", "rank"]
+    by = ["rank", "n"] if options.flavor == "seurat_v3" else ["n", "rank"]
     order = keys.sort_values(by, ascending=[key == "rank" for key in by], na_position="last").index
     frame["highly_variable"] = False
-    frame.loc[order[:n_top_genes], "highly_variable"] = True
-    frame.index = index
+    frame.loc[order[:top], "highly_variable"] = True
     return frame
 
 
-def local_regression() -> Any:
+def _local_regression() -> Any:
     """scikit-misc's loess; ImportError with the install line where it is absent."""
     try:
         from skmisc.loess import loess
@@ -436,7 +443,11 @@ def _expected_std(mean: np.ndarray, var: np.ndarray, span: float) -> np.ndarray:
     fitted = np.zeros(len(mean))
     varies = var > 0
     if varies.any():
-        model = local_regression()(np.log10(mean[varies]), np.log10(var[varies]), span=span, degree=2)
+        if int(span * varies.sum()) < 1:  # it would crash
+            raise ValueError(
+                f"span={span} of the {varies.sum()} genes that vary is less than one: use a larger span, or more genes"
+            )
+        model = _local_regression()(np.log10(mean[varies]), np.log10(var[varies]), span=span, degree=2)
         try:
             model.fit()
         except ValueError as error:
@@ -448,8 +459,8 @@ def _expected_std(mean: np.ndarray, var: np.ndarray, span: float) -> np.ndarray:
 
 def _clipped(x: Any, batches: Batches | None, limits: np.ndarray) -> Moments:
     """Moments of the counts, none above the limit of its batch and gene: one pass."""
-    parts = fold(x, _clipped_of, merge_moments, rows=[] if batches is None else [batches.codes], columns=[limits])
-    return Moments(*(np.concatenate(part, axis=1) for part in zip(*parts)))
+    parts = fold(x, _clipped_of, _moments.merge_all, rows=[] if batches is None else [batches.codes], columns=[limits])
+    return _moments.side_by_side(parts)
 
 
 def _clipped_of(block: Any, *arrays: np.ndarray) -> Moments:

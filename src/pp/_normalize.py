@@ -80,8 +80,7 @@ def normalize_total(
     array([[ 25.,   0.,  75.],
            [  0.,   0., 100.]], dtype=float32)
     """
-    if not 0 <= max_fraction <= 1:
-        raise ValueError(f"max_fraction must be between 0 and 1, got {max_fraction!r}")
+    check_fraction(max_fraction)
     fraction = max_fraction if exclude_highly_expressed else None
     return _normalize(adata, target_sum, fraction, False, None, key_added, layer, obsm, inplace, copy)
 
@@ -268,7 +267,7 @@ def _normalized(
     result, totals, target = normalize_to(
         x, axis=1, target_sum=target_sum, log1p=log, out=x if in_place else None, dtype=dtype, totals=totals
     )
-    _warn_of_empty_cells(totals)
+    warn_of_empty_cells(totals)
     return _change_base(result, base), totals / target
 
 
@@ -290,7 +289,7 @@ def _normalized_lazily(
     elif target_sum is None or totals_now:
         totals = lazy_totals.compute()
     if totals is not None:
-        _warn_of_empty_cells(totals)
+        warn_of_empty_cells(totals)
     if target_sum is None:
         target_sum = median_of_positive(totals)
     # Totals in memory cannot be matched to chunks of unknown size, which then add up their own again.
@@ -384,6 +383,12 @@ def _takes_result(adata: Any, layer: str | None, obsm: str | None, log: bool) ->
     return not log or not is_sparse(x) or compressed(x, canonical=True).source is x
 
 
+def check_fraction(max_fraction: float) -> None:
+    """ValueError unless it is between 0 and 1."""
+    if not 0 <= max_fraction <= 1:
+        raise ValueError(f"max_fraction must be between 0 and 1, got {max_fraction!r}")
+
+
 def _check_base(base: Any) -> None:
     if base is None:
         return
@@ -397,6 +402,7 @@ def warn_if_logged(adata: Any) -> None:
         warn("adata.X seems to be already log-transformed.")
 
 
-def _warn_of_empty_cells(totals: np.ndarray) -> None:
+def warn_of_empty_cells(totals: np.ndarray) -> None:
+    """A warning, where a total is not positive."""
     if not np.all(totals > 0):  # as scanpy does: negative and NaN totals, too
         warn("Some cells have zero counts")

@@ -113,6 +113,7 @@ def pca(
     True
     """
     method, dtype = check_solver(svd_solver), np.dtype(dtype)
+    check_seed(random_state)
     if not is_anndata(data):
         only_for_anndata(layer=layer, obsm=obsm, key_added=key_added)
         # A Dask DataFrame, too, as dask-ml's PCA takes it.
@@ -121,8 +122,7 @@ def pca(
         x = x if mask is None else take(x, mask, axis=1)
         found = decompose(x, n_comps, zero_center, method, random_state)
         scores = project(x, found, dtype)
-        ratio = found.variance / found.total_variance
-        return (scores, found.axes, ratio, found.variance) if return_info else scores
+        return (scores, found.axes, ratio(found), found.variance) if return_info else scores
     if chunked and (layer is not None or obsm is not None):
         raise NotImplementedError("Cannot use `layer`/`obsm` and `chunked` at the same time.")
     check_matrix(data, layer, obsm)
@@ -131,7 +131,8 @@ def pca(
     x = container(get_matrix(data, layer, obsm), "data")
     x = x if mask is None else take(x, mask, axis=1)
     found = decompose(x, n_comps, zero_center, method, random_state)
-    params = {"zero_center": zero_center, "use_highly_variable": _is(name, "highly_variable"), "mask_var": name}
+    is_default = isinstance(name, str) and name == "highly_variable"
+    params = {"zero_center": zero_center, "use_highly_variable": is_default, "mask_var": name}
     params |= {key: value for key, value in (("layer", layer), ("obsm", obsm)) if value is not None}
     write(data, project(x, found, dtype), found, params, mask, key_added, in_uns=obsm is not None)
     return data if copy else None
@@ -139,9 +140,27 @@ def pca(
 
 def check_solver(svd_solver: str | None) -> str:
     """The method that a solver stands for; ValueError for another name."""
-    if svd_solver not in SOLVERS:
+    if not isinstance(svd_solver, str | None) or svd_solver not in SOLVERS:
         raise ValueError(f"svd_solver must be one of {', '.join(map(repr, SOLVERS))}; got {svd_solver!r}")
     return SOLVERS[svd_solver]
+
+
+def check_number(n_comps: Any, limit: int) -> None:
+    """ValueError unless there can be so many components."""
+    if not isinstance(n_comps, int | np.integer) or isinstance(n_comps, bool) or not 1 <= n_comps <= limit:
+        raise ValueError(f"n_comps must be an int from 1 to {limit}, got {n_comps!r}")
+
+
+def check_seed(random_state: Any) -> None:
+    """TypeError unless it is what NumPy's RandomState can be made of."""
+    if not isinstance(random_state, int | np.integer | np.random.RandomState | None) or isinstance(random_state, bool):
+        raise TypeError(f"random_state must be an int, a numpy.random.RandomState or None, got {random_state!r}")
+
+
+def ratio(found: Components) -> np.ndarray:
+    """Variances over the total; NaN where nothing varies."""
+    with np.errstate(all="ignore"):
+        return found.variance / found.total_variance
 
 
 def decompose(x: Any, n_comps: int | None, zero_center: bool, method: str, random_state: Any) -> Components:
@@ -153,9 +172,12 @@ def decompose(x: Any, n_comps: int | None, zero_center: bool, method: str, rando
     if not smaller:
         raise ValueError(f"pca of nothing: the matrix has shape {x.shape}")
     if n_comps is None:
+        if smaller == 1:
+            raise ValueError(
+                f"pca of a matrix of shape {x.shape} has one component, without variance: ask for n_comps=1"
+            )
         n_comps = smaller - 1 if smaller <= DEFAULT_COMPONENTS else DEFAULT_COMPONENTS
-    if not isinstance(n_comps, int | np.integer) or isinstance(n_comps, bool) or not 1 <= n_comps <= smaller:
-        raise ValueError(f"n_comps must be an int from 1 to {smaller} for shape {x.shape}, got {n_comps!r}")
+    check_number(n_comps, smaller)
     found = components(x, int(n_comps), centre=zero_center, method=method, seed=random_state)
     if found.residual > 1e-4:
         warn(
@@ -179,7 +201,7 @@ def write(
     in_obsm, in_varm, key = ("X_pca", "PCs", "pca") if key_added is None else (key_added,) * 3
     adata.obsm[in_obsm] = scores
     loadings = found.axes.T.copy()
-    info = {"params": params, "variance": found.variance, "variance_ratio": found.variance / found.total_variance}
+    info = {"params": params, "variance": found.variance, "variance_ratio": ratio(found)}
     if in_uns:
         info["components"] = loadings
     elif mask is None:
@@ -211,7 +233,3 @@ def _mask(adata: Any, mask_var: Any, use_highly_variable: bool | None, obsm: str
     elif mask_var is _UNSET:
         mask_var = "highly_variable" if "highly_variable" in adata.var else None
     return mask_var, None if mask_var is None else check_mask(adata, mask_var, 1, "mask_var")
-
-
-def _is(name: Any, what: str) -> bool:
-    return isinstance(name, str) and name == what

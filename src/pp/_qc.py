@@ -1,7 +1,8 @@
 """Quality control: totals, genes and cells counted, shares of the most expressed genes; and filters by them."""
 
 from collections.abc import Collection
-from functools import partial
+from functools import partial, reduce
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..dispatch._inputs import compressed, container, is_dask, is_sparse, with_d
 from ..dispatch._reductions import sum as axis_sum
 from ..dispatch._rows import fold
 from ..dispatch._select import take
-from ._anndata import actual, check_mask, check_matrix, get_matrix, is_anndata, subset, warn
+from ._anndata import Subset, actual, check_mask, check_matrix, get_matrix, is_anndata, result_dtype, warn
 
 
 class Counts(NamedTuple):
@@ -97,8 +98,8 @@ def calculate_qc_metrics(
         check_matrix(adata, layer, None)
     source = adata.raw if use_raw else adata
     x = container(source.X if use_raw else get_matrix(adata, layer, None), "adata")
-    if inplace and x.shape[1] != adata.n_vars:
-        raise ValueError(f"adata.raw has {x.shape[1]} genes, and adata.var {adata.n_vars}: use inplace=False")
+    if inplace and use_raw and not (source.var_names.is_unique and adata.var_names.isin(source.var_names).all()):
+        raise ValueError("adata.raw does not have each gene of adata.var by its name, once: use inplace=False")
     names = [qc_vars] if isinstance(qc_vars, str) else list(qc_vars)
     sets = [check_mask(source, source.var[name], 1, f"qc_vars {name!r}") for name in names]
     ns = sorted(percent_top) if percent_top else []
@@ -119,11 +120,15 @@ def calculate_qc_metrics(
 
 def _count(x: Any, ns: list[int], sets: list[np.ndarray]) -> Counts:
     unique = sorted(set(ns))
-    (counted,) = fold(x, partial(_counts_of, ns=unique, sets=sets), _merge_counts, whole=True)
+    # The top genes of a cell are among all of its genes; all else adds up over chunks of genes.
+    parts = fold(x, partial(_counts_of, ns=unique), _merge_counts, columns=sets, whole=bool(ns))
+    cells = [reduce(np.add, column) for column in list(zip(*parts))[:4]]
+    genes = [np.concatenate(column) for column in list(zip(*parts))[4:]]
+    counted = Counts(*cells, *genes)
     return counted._replace(tops=counted.tops[:, [unique.index(n) for n in ns]])
 
 
-def _counts_of(block: Any, ns: list[int], sets: list[np.ndarray]) -> Counts:
+def _counts_of(block: Any, *sets: np.ndarray, ns: list[int]) -> Counts:
     of_sets = [_partials.sums(take(block, genes, axis=1), (1,)).total for genes in sets]
     return Counts(
         _partials.sums(block, (1,)).total.ravel(),
@@ -186,7 +191,7 @@ def _with_logs(metrics: dict[str, np.ndarray], logged: list[str]) -> dict[str, n
 def as_summed(totals: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Sums in the type that `csraxis.sum` gives for values of `dtype`."""
     with np.errstate(all="ignore"):
-        return totals.astype(dtype) if dtype.kind == "f" else totals
+        return totals.astype(dtype.newbyteorder("=")) if dtype.kind == "f" else totals
 
 
 def filter_cells(
@@ -289,6 +294,8 @@ def _filter(data: Any, axis: int, limits: dict[str, int | None], number: str, in
             f"Only provide one of the optional parameters {', '.join(f'`{name}`' for name in limits)} per call."
         )
     ((name, limit),) = given.items()
+    if not isinstance(limit, Real | np.number):
+        raise TypeError(f"{name} must be a number, got {limit!r}")
     by_counts = name.endswith("counts")
     if not is_anndata(data):
         keep, numbers = _kept(container(data, "data"), axis, name, limit, by_counts)
@@ -303,8 +310,9 @@ def _filter(data: Any, axis: int, limits: dict[str, int | None], number: str, in
         return keep, numbers
     data = data.copy() if copy else data
     actual(data)
+    cut_down = Subset(data, keep, axis)
     (data.obs if axis == 0 else data.var)["n_counts" if by_counts else number] = numbers
-    subset(data, keep, axis)
+    cut_down.apply()
     return data if copy else None
 
 
@@ -312,6 +320,7 @@ def _kept(x: Any, axis: int, name: str, limit: Any, by_counts: bool) -> tuple[An
     """Which rows (axis=0) or columns are kept, and their numbers."""
     if x.ndim != 2:
         raise ValueError(f"the matrix must be 2-D, got shape {x.shape}")
+    result_dtype(x.dtype)
     over = 1 - axis
     numbers = axis_sum(x, axis=over) if by_counts else positives(x, over)
     return (numbers >= limit if name.startswith("min") else numbers <= limit), numbers
@@ -323,12 +332,8 @@ def positives(x: Any, axis: int) -> Any:
         from ..dispatch import _lazy
 
         block = partial(positives_of, axis=axis)
-        return _lazy.reduce("positives", x, block, _add, [np.ravel], (axis,), False, np.dtype(np.int64))[0]
+        return _lazy.reduce("positives", x, block, _partials.add_all, [np.ravel], (axis,), False, np.dtype(np.int64))[0]
     return positives_of(x, axis).ravel()
-
-
-def _add(parts: list[np.ndarray]) -> np.ndarray:
-    return np.sum(parts, axis=0)
 
 
 def positives_of(x: Any, axis: int) -> np.ndarray:

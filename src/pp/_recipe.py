@@ -7,31 +7,47 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
+from ..dispatch._components import Components, project
 from ..dispatch._inputs import container, is_dask
 from ..dispatch._normalize import check_target, median_of_positive, normalize_to, row_totals
+from ..dispatch._partials import add_all
 from ..dispatch._rows import fold
 from ..dispatch._select import take
 from ..io import open
 from . import _hvg, _pca, _scale
 from ._anndata import actual, check_matrix, get_matrix, is_anndata, only_for_anndata, result_dtype
 from ._hvg import Batches, Stats
-from ._normalize import highly_expressed, totals_of, warn_if_logged
+from ._normalize import check_fraction, highly_expressed, totals_of, warn_if_logged, warn_of_empty_cells
 
 # What is measured of the genes: the counts themselves, normalised, or normalised and logged.
 MEASURED = {"seurat": "normalised", "cell_ranger": "logged", "seurat_v3": "counts", "seurat_v3_paper": "counts"}
 
 
-class Chain(NamedTuple):
+class Options(NamedTuple):
+    """How the chain goes."""
+
+    target: float | None
+    max_fraction: float | None
+    """None, unless highly expressed genes are left out of the totals."""
+    choice: _hvg.Options
+    zero_center: bool
+    max_value: float | None
+    n_comps: int | None
+    method: str
+    seed: Any
+    dtype: np.dtype
+
+
+class Found(NamedTuple):
     """What the chain found."""
 
     genes: Any
     """DataFrame: which genes were chosen, and why."""
     mean: np.ndarray
-    """Of the chosen genes, before scaling."""
+    """Of the genes chosen, before scaling."""
     std: np.ndarray
-    found: Any
+    components: Components
     scores: np.ndarray
-    target: float
 
 
 def recipe_pca(
@@ -110,92 +126,109 @@ def recipe_pca(
     >>> cx.pp.recipe_pca(x, n_top_genes=10, n_comps=3).shape
     (100, 3)
     """
-    check_target(target_sum)
-    if flavor not in MEASURED:
-        raise ValueError(f"flavor must be one of {', '.join(map(repr, MEASURED))}; got {flavor!r}")
-    if not 0 <= max_fraction <= 1:
-        raise ValueError(f"max_fraction must be between 0 and 1, got {max_fraction!r}")
-    _scale.check_max(max_value)
-    _hvg.check_top(n_top_genes)
+    choice = _hvg.Options(flavor, n_top_genes, n_bins, span, filter_unexpressed_genes)
+    check_fraction(max_fraction)
+    fraction = max_fraction if exclude_highly_expressed else None
     method, dtype = _pca.check_solver(svd_solver), np.dtype(dtype)
-    if isinstance(n_comps, int) and isinstance(n_top_genes, int) and n_comps > n_top_genes:
-        raise ValueError(f"n_comps ({n_comps}) must not be larger than n_top_genes ({n_top_genes})")
-    if flavor.startswith("seurat_v3"):
-        _hvg.local_regression()  # before anything is read
+    options = Options(target_sum, fraction, choice, zero_center, max_value, n_comps, method, random_state, dtype)
+    _check(options)
     is_path = isinstance(data, str | PathLike)
     if not is_path and chunk_rows is not None:
         raise TypeError("chunk_rows is for a path; what was given has its chunks already")
     data = open(data, chunk_rows=chunk_rows) if is_path else data
-    if is_anndata(data):
-        check_matrix(data, layer, None)
-        if layer is None:
-            warn_if_logged(data)
-        x = container(get_matrix(data, layer, None), "data")
-    else:
-        only_for_anndata(layer=layer, batch_key=batch_key, key_added=key_added)
-        x = container(data, "data")
-        if x.ndim != 2:
-            raise ValueError(f"the matrix must be 2-D, got shape {x.shape}")
-        result_dtype(x.dtype)
-    batches = _hvg.batches_of(data, batch_key, x.shape[0])
-    totals, target, stats = _first_passes(
-        x, target_sum, max_fraction if exclude_highly_expressed else None, MEASURED[flavor], batches
-    )
-    names = data.var_names if is_anndata(data) else None
-    genes = _hvg.choose(
-        x, stats, batches, names, flavor, n_top_genes, _hvg.CUTOFFS, n_bins, span, not filter_unexpressed_genes
-    )
-    chosen = genes["highly_variable"].to_numpy()
-    selected = _selected(x, chosen, totals, target)
-    mean, std = _scale.mean_and_std(selected)
-    scaled = _scaled(selected, mean, std, max_value, zero_center)
-    found = _pca.decompose(scaled, n_comps, True, method, random_state)
-    scores = _pca.project(scaled, found, dtype)
-    scores = scores.compute() if is_dask(scores) else scores
     if not is_anndata(data):
-        axes = np.zeros((len(found.axes), x.shape[1]))
-        axes[:, chosen] = found.axes
-        return (scores, axes, found.variance / found.total_variance, found.variance) if return_info else scores
+        only_for_anndata(layer=layer, batch_key=batch_key, key_added=key_added)
+        return _of_array(container(data, "data"), options, return_info)
+    check_matrix(data, layer, None)
+    if layer is None:
+        warn_if_logged(data)
+    batches = _hvg.batches_of(data, batch_key, choice)
+    found = _chain(container(get_matrix(data, layer, None), "data"), data.var_names, batches, options)
     data = data.copy() if copy else data
-    actual(data)
-    _hvg.write(data, genes, flavor)
-    for name, values in (("mean", mean), ("std", std)):
-        column = np.full(data.n_vars, np.nan)
-        column[chosen] = values
-        data.var[name] = column
-    params = {"zero_center": True, "use_highly_variable": True, "mask_var": "highly_variable"}
-    params |= {"layer": layer} if layer is not None else {}
-    _pca.write(data, scores, found, params, chosen, key_added)
+    _write(data, found, flavor, layer, key_added)
     return data if copy or is_path else None
 
 
-def _first_passes(
-    x: Any, target: float | None, max_fraction: float | None, measured: str, batches: Batches | None
-) -> tuple[np.ndarray, float, Stats]:
+def _check(options: Options) -> None:
+    """Look at all of them before anything is read."""
+    check_target(options.target)
+    _hvg.check(options.choice)
+    _scale.check_max(options.max_value)
+    _pca.check_seed(options.seed)
+    n_top_genes, n_comps = options.choice.n_top_genes, options.n_comps
+    if n_comps is not None:
+        _pca.check_number(n_comps, n_comps if n_top_genes is None else n_top_genes)
+
+
+def _of_array(x: Any, options: Options, return_info: bool) -> Any:
+    if x.ndim != 2:
+        raise ValueError(f"the matrix must be 2-D, got shape {x.shape}")
+    result_dtype(x.dtype)
+    found = _chain(x, None, None, options)
+    axes = np.zeros((len(found.components.axes), x.shape[1]))
+    axes[:, found.genes["highly_variable"]] = found.components.axes
+    info = axes, _pca.ratio(found.components), found.components.variance
+    return (found.scores, *info) if return_info else found.scores
+
+
+def _chain(x: Any, names: Any, batches: Batches | None, options: Options) -> Found:
+    totals, target, stats = _first_passes(x, options, batches)
+    warn_of_empty_cells(totals)
+    if options.choice.is_v3:
+        _hvg.warn_unless_counts(stats, options.choice.flavor)
+    genes = _hvg.choose(x, stats, batches, names, options.choice)
+    selected = _selected(x, genes["highly_variable"].to_numpy(), totals, target)
+    mean, std = _scale.mean_and_std(selected)
+    # Not centred, but with the zeros of the centred matrix: the components are around the mean.
+    scale = _scale.centred_about_zeros if options.zero_center else _scale.scaled
+    how = (selected, mean, std, options.max_value, selected.dtype)
+    scaled = _scale.scale_lazily(scale, *how) if is_dask(selected) else scale(*how)
+    components = _pca.decompose(scaled, options.n_comps, True, options.method, options.seed)
+    scores = project(scaled, components, options.dtype)
+    return Found(genes, mean, std, components, scores.compute() if is_dask(scores) else scores)
+
+
+def _write(adata: Any, found: Found, flavor: str, layer: str | None, key_added: str | None) -> None:
+    actual(adata)
+    _hvg.write(adata, found.genes, flavor)
+    chosen = found.genes["highly_variable"].to_numpy()
+    for name, values in (("mean", found.mean), ("std", found.std)):
+        column = np.full(adata.n_vars, np.nan)
+        column[chosen] = values
+        adata.var[name] = column
+    params = {"zero_center": True, "use_highly_variable": True, "mask_var": "highly_variable"}
+    params |= {"layer": layer} if layer is not None else {}
+    _pca.write(adata, found.scores, found.components, params, chosen, key_added)
+
+
+def _first_passes(x: Any, options: Options, batches: Batches | None) -> tuple[np.ndarray, float, Stats]:
     """The total of each cell, the target, and what is needed to choose genes."""
-    kept = None
-    if max_fraction is not None:
-        (found,) = fold(x, partial(_excluded, max_fraction=max_fraction), _any, whole=True)
-        kept = ~found
+    target, measured = options.target, MEASURED[options.choice.flavor]
+    # Where all cells are in one row of several chunks, a block of whole rows would be the whole matrix.
+    cut_by_genes = is_dask(x) and x.numblocks[0] == 1 < x.numblocks[1]
+    kept = None if options.max_fraction is None else ~_highly_expressed(x, options.max_fraction, cut_by_genes)
     n_batches = None if batches is None else len(batches.names)
     codes = [] if batches is None else [batches.codes]
     block = partial(_measure, measured=measured, n_batches=n_batches)
-    # Where all cells are in one row of several chunks, a block of whole rows would be the whole matrix.
-    cut_by_genes = is_dask(x) and x.numblocks[0] == 1 < x.numblocks[1]
     if target is not None and not cut_by_genes:
         block = partial(block, kept=kept, target=float(target))
         ((totals, stats),) = fold(x, block, _merge_first, rows=codes, whole=True)
         return totals, float(target), stats
-    parts = fold(x, _totals_block, _concatenate_rows, columns=[] if kept is None else [kept])
-    totals = np.sum(parts, axis=0)
+    totals = _totals(x, kept)
     target = median_of_positive(totals) if target is None else float(target)
-    block = partial(block, kept=None, target=target)
-    parts = fold(x, block, _merge_first, rows=[*codes, totals])
+    parts = fold(x, partial(block, kept=None, target=target), _merge_first, rows=[*codes, totals])
     return totals, target, _hvg.join([stats for _, stats in parts])
 
 
-def _excluded(block: Any, max_fraction: float) -> np.ndarray:
-    totals = row_totals(block, 1, result_dtype(block.dtype))
+def _highly_expressed(x: Any, max_fraction: float, cut_by_genes: bool) -> np.ndarray:
+    """Which genes have more than that fraction of the total of some cell."""
+    block = partial(_highly_expressed_of, max_fraction=max_fraction)
+    known = [_totals(x, None)] if cut_by_genes else []
+    return np.concatenate(fold(x, block, _any, rows=known, whole=not cut_by_genes))
+
+
+def _highly_expressed_of(block: Any, totals: np.ndarray | None = None, *, max_fraction: float) -> np.ndarray:
+    totals = row_totals(block, 1, result_dtype(block.dtype)) if totals is None else totals
     return highly_expressed(block, totals, max_fraction)[0]
 
 
@@ -203,28 +236,24 @@ def _any(parts: list[np.ndarray]) -> np.ndarray:
     return np.any(parts, axis=0)
 
 
-def _totals_block(block: Any, kept: np.ndarray | None = None) -> np.ndarray:
-    if kept is None:
-        return row_totals(block, 1, result_dtype(block.dtype))
-    return totals_of(block, kept)[:, 0]
+def _totals(x: Any, kept: np.ndarray | None) -> np.ndarray:
+    """The total of each cell, of some of the genes."""
+    return add_all(fold(x, _totals_of, np.concatenate, columns=[] if kept is None else [kept]))
 
 
-def _concatenate_rows(parts: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(parts)
+def _totals_of(block: Any, kept: np.ndarray | None = None) -> np.ndarray:
+    return row_totals(block, 1, result_dtype(block.dtype)) if kept is None else totals_of(block, kept)[:, 0]
 
 
 def _measure(
     block: Any, *rows: np.ndarray, measured: str, n_batches: int | None, kept: np.ndarray | None, target: float
 ) -> tuple[np.ndarray, Stats]:
-    """Totals of the cells (unless they are the last of `rows`), and statistics of the genes."""
-    codes = rows[0] if n_batches is not None else None
-    known = rows[n_batches is not None :]
-    totals = known[0] if known else _totals_block(block, kept)
+    """Totals of the cells, and statistics of the genes; `rows` are the batches, if any, and the totals, if known."""
+    codes, known = (rows[0], rows[1:]) if n_batches is not None else (None, rows)
+    totals = known[0] if known else _totals_of(block, kept)
     if measured != "counts":
-        dtype = result_dtype(block.dtype)
-        block, _, _ = normalize_to(
-            block, axis=1, target_sum=target, log1p=measured == "logged", dtype=dtype, totals=totals
-        )
+        log, dtype = measured == "logged", result_dtype(block.dtype)
+        block = normalize_to(block, axis=1, target_sum=target, log1p=log, dtype=dtype, totals=totals)[0]
     return totals, _hvg.statistics_of(block, codes, n_batches, check=measured == "counts")
 
 
@@ -241,11 +270,3 @@ def _selected(x: Any, chosen: np.ndarray, totals: np.ndarray, target: float) -> 
 
         return _lazy.normalize(x, axis=1, target_sum=target, log1p=True, dtype=dtype, totals=totals).persist()
     return normalize_to(x, axis=1, target_sum=target, log1p=True, dtype=dtype, totals=totals)[0]
-
-
-def _scaled(x: Any, mean: np.ndarray, std: np.ndarray, max_value: float | None, zero_center: bool) -> Any:
-    """Scaled and clipped, but not centred: what a mean is subtracted from, with the same zeros."""
-    how = "about zeros" if zero_center else "not"
-    if is_dask(x):
-        return _scale.scale_lazily(x, mean, std, max_value, x.dtype, None, how)
-    return (_scale.centred_about_zeros if zero_center else _scale.scaled)(x, mean, std, max_value, x.dtype)

@@ -1,6 +1,7 @@
 """Scaling of genes to unit variance."""
 
-from functools import partial, reduce
+from collections.abc import Callable
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -114,15 +115,15 @@ def _scale(
         warn("zero-centering a sparse array/matrix densifies it.")
     mean, std = mean_and_std(x, mask)
     if is_dask(x):
-        return scale_lazily(x, mean, std, max_value, dtype, mask, "centred" if zero_center else "not"), mean, std
+        return scale_lazily(centred if zero_center else scaled, x, mean, std, max_value, dtype, mask), mean, std
     how = centred if zero_center else partial(scaled, in_place=in_place)
     return how(x, mean, std, max_value, dtype, mask), mean, std
 
 
 def mean_and_std(x: Any, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Means of the columns, and standard deviations over n - 1 with 1 for zero, in float64: one pass, now."""
-    parts = fold(x, _moments_of, merge_moments, rows=[] if mask is None else [mask])
-    moments = Moments(*(np.concatenate(part, axis=-1)[0] for part in zip(*parts)))
+    parts = fold(x, _moments_of, _moments.merge_all, rows=[] if mask is None else [mask])
+    moments = Moments(*(part[0] for part in _moments.side_by_side(parts)))
     mean, var = _moments.mean_and_variance(moments, 1)
     std = np.sqrt(var)
     return mean, np.where(std == 0, 1, std)
@@ -130,11 +131,6 @@ def mean_and_std(x: Any, mask: np.ndarray | None = None) -> tuple[np.ndarray, np
 
 def _moments_of(block: Any, mask: np.ndarray | None = None) -> Moments:
     return _partials.moments(block if mask is None else take(block, mask, axis=0), (0,))
-
-
-def merge_moments(parts: list[Moments]) -> Moments:
-    """Moments of all rows."""
-    return reduce(_moments.merge, parts)
 
 
 def scaled(
@@ -146,7 +142,7 @@ def scaled(
     mask: np.ndarray | None = None,
     in_place: bool = False,
 ) -> Any:
-    """x / std, no more than `max_value`: of the class and format of x."""
+    """x / std, no more than `max_value`: of the class and format of x. The mean is not used, only by the others."""
     x = container(x)
     if is_sparse(x):
         c = compressed(x, canonical=max_value is not None or mask is not None)
@@ -164,9 +160,15 @@ def scaled(
 
 
 def centred(
-    x: Any, mean: np.ndarray, std: np.ndarray, max_value: float | None, dtype: np.dtype, mask: np.ndarray | None = None
+    x: Any,
+    mean: np.ndarray,
+    std: np.ndarray,
+    max_value: float | None,
+    dtype: np.dtype,
+    mask: np.ndarray | None = None,
+    minus: Any = 0,
 ) -> np.ndarray:
-    """(x - mean) / std, between -max_value and max_value: an ndarray."""
+    """(x - mean) / std, between -max_value and max_value, minus something: an ndarray."""
     x = container(x)
     if is_sparse(x):
         x = native(compressed(x)).tocsr()
@@ -176,7 +178,7 @@ def centred(
         z = (rows - mean) / std
         if max_value is not None:
             np.clip(z, -max_value, max_value, out=z)
-        result[start:stop] = z if mask is None else np.where(mask[start:stop, None], z, rows)
+        result[start:stop] = z - minus if mask is None else np.where(mask[start:stop, None], z, rows)
     return result
 
 
@@ -191,7 +193,7 @@ def centred_about_zeros(x: Any, mean: np.ndarray, std: np.ndarray, max_value: fl
     limit = float(max_value)
     zero = np.maximum(-mean / std, -limit)
     if not is_sparse(x):
-        return (np.clip((x - mean) / std, -limit, limit) - zero).astype(dtype)
+        return centred(x, mean, std, limit, dtype, minus=zero)
     c = compressed(x, canonical=True)
     result = scale_sparse(c, std, 1, True, np.dtype(float))
     for lo, hi, _, columns in places(compressed(result)):
@@ -201,25 +203,31 @@ def centred_about_zeros(x: Any, mean: np.ndarray, std: np.ndarray, max_value: fl
 
 
 def scale_lazily(
+    function: Callable,
     x: Any,
     mean: np.ndarray,
     std: np.ndarray,
     max_value: float | None,
     dtype: np.dtype,
-    mask: np.ndarray | None,
-    how: str,
+    mask: np.ndarray | None = None,
 ) -> Any:
     """One of the three functions above on each chunk of a Dask array."""
     from ..dispatch import _lazy
 
-    function = {"centred": centred, "not": scaled, "about zeros": centred_about_zeros}[how]
     vectors = [(mean, 1, "mean"), (std, 1, "std")] + ([] if mask is None else [(mask, 0, "mask_obs")])
     block = partial(_scale_block, function=function, max_value=max_value, dtype=dtype)
-    return _lazy.map_chunks(block, "scale", x, dtype, *vectors, dense=how == "centred")
+    return _lazy.map_chunks(block, "scale", x, dtype, *vectors, dense=function is centred)
 
 
-def _scale_block(block: Any, mean: np.ndarray, std: np.ndarray, *mask: np.ndarray, **options: Any) -> Any:
-    function, dtype, max_value = options["function"], options["dtype"], options["max_value"]
+def _scale_block(
+    block: Any,
+    mean: np.ndarray,
+    std: np.ndarray,
+    *mask: np.ndarray,
+    function: Callable,
+    max_value: float | None,
+    dtype: np.dtype,
+) -> Any:
     return function(block, mean, std, max_value, dtype, *mask)
 
 
