@@ -64,7 +64,7 @@ def recipe_pca(
     filter_unexpressed_genes: bool = False,
     zero_center: bool = True,
     max_value: float | None = 10,
-    n_comps: int | None = 50,
+    n_comps: int | None = None,
     svd_solver: str | None = None,
     random_state: Any = 0,
     dtype: DTypeLike = "float32",
