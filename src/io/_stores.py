@@ -23,7 +23,7 @@ def open(path: str | PathLike, *, chunk_rows: int | None = None) -> Any:
     chunk_rows : int, optional
         Cells in a chunk. Default: so many that a chunk has about four million stored values. A matrix stored in
         columns (CSC) is cut into chunks of columns, and this is the number of genes; steps that need whole cells
-        (QC, and what follows a normalisation to a given total) then hold all of it in memory.
+        (top shares in QC, PCA, and what follows a normalisation to a given total) then hold all of it in memory.
 
     Returns
     -------
