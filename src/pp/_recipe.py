@@ -78,9 +78,9 @@ def recipe_pca(
 
     The result is that of `normalize_total`, `log1p`, `highly_variable_genes`, `scale` and `pca` one after the other,
     but the matrix is read twice only: for the statistics of the genes, and for the genes chosen. (The seurat_v3
-    flavours read it three times; the median target and `exclude_highly_expressed` once more each, and so does a matrix
-    that is chunked along genes alone, as CSC files are.) The genes chosen are kept in memory, about a tenth of the
-    data, and everything after works on them. The counts are not changed.
+    flavours read it three times; the median target and `exclude_highly_expressed` once more each. A matrix that is
+    chunked along genes alone, as CSC files are, is read up to twice more.) The genes chosen are kept in memory, about a
+    tenth of the data, and everything after works on them. The counts are not changed.
 
     Parameters
     ----------
