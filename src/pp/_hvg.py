@@ -135,8 +135,8 @@ def highly_variable_genes(
     Examples
     --------
     >>> import csraxis as cx, numpy as np
-    >>> x = np.log1p(np.random.default_rng(0).poisson(1, (50, 6)) * [[1, 1, 1, 1, 1, 9]])
-    >>> frame = cx.pp.highly_variable_genes(x, n_top_genes=1, n_bins=2)
+    >>> counts = np.random.default_rng(0).poisson([1, 1, 1, 1, 1, 0.125], (500, 6)) * [1, 1, 1, 1, 1, 8]
+    >>> frame = cx.pp.highly_variable_genes(np.log1p(counts), n_top_genes=1, n_bins=1)
     >>> frame["highly_variable"].tolist()
     [False, False, False, False, False, True]
     """
