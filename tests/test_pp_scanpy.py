@@ -14,12 +14,10 @@ from scipy.linalg import subspace_angles
 
 import csraxis as cx
 from checks import unchanged
-from conftest import AGAIN
 
 ad = pytest.importorskip("anndata")
 pd = pytest.importorskip("pandas")
 sc = pytest.importorskip("scanpy")
-pytestmark = pytest.mark.skipif(AGAIN, reason="long; it ran before")
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("CSRAXIS_DATA") or ROOT.parent / "shared" / "data")
