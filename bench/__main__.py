@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import cases, contestants, measure, picture, report, shapes
-from bench.terminal import INSTALL, Show, new_console, positive, progress_bar
+from bench.terminal import INSTALL, Show, new_console, positive, progress_bar, write_results
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-RESULTS = Path(__file__).parent / "results"
 COMMANDS = ("pipeline", "demo")
 """Modules whose main() gets the other arguments."""
 QUICK_BUDGET = 1.0  # seconds of rounds for each case
@@ -177,17 +176,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(document: report.Document, options: argparse.Namespace, can_draw: bool, console: Console) -> None:
-    stem = default_stem(options)
-    json_path, plot_path = options.json or RESULTS / f"{stem}.json", options.plot or RESULTS / f"{stem}.png"
-    report.write_json(document, json_path)
-    console.print(f"results: {json_path}", highlight=False, soft_wrap=True)
+    no_picture = (
+        None
+        if any(record["ratio_to_csraxis"] for record in document["records"])
+        else "csraxis has no time to compare with"
+    )
     if not can_draw:
-        console.print(f"picture: none, matplotlib is not installed ({INSTALL})", highlight=False, markup=False)
-    elif any(record["ratio_to_csraxis"] for record in document["records"]):
-        picture.draw(document, plot_path)
-        console.print(f"picture: {plot_path}", highlight=False, soft_wrap=True)
-    else:
-        console.print("picture: none, csraxis has no time to compare with", highlight=False)
+        no_picture = f"matplotlib is not installed ({INSTALL})"
+    write_results(document, options, default_stem(options), picture.draw, no_picture, console)
 
 
 def _status(document: report.Document, options: argparse.Namespace) -> int:

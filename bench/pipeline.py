@@ -27,12 +27,11 @@ from bench import bars, chain, report, shapes
 from bench.chain import RECIPE, STEPS, WHOLE, Contestant, Job, Plan, Run, Source
 from bench.reference import TOLERANCE, Reference
 from bench.report import Document, duration, ratio
-from bench.terminal import INSTALL, Show, new_console, positive, progress_bar
+from bench.terminal import INSTALL, Show, new_console, positive, progress_bar, write_results
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("dask", "pandas", "zarr", "h5py", "scikit-misc")
 CHUNK_VALUES = 1 << 22
 """Stored values in a chunk at most, as `csraxis.pp.open` cuts; small matrices are cut into eight."""
@@ -447,17 +446,10 @@ def default_stem(options: argparse.Namespace) -> str:
 
 
 def _write(document: Document, options: argparse.Namespace, can_draw: bool, console: Console) -> None:
-    stem = default_stem(options)
-    json_path, plot_path = options.json or RESULTS / f"{stem}.json", options.plot or RESULTS / f"{stem}.png"
-    report.write_json(document, json_path)
-    console.print(f"results: {json_path}", highlight=False, soft_wrap=True)
+    no_picture = None if any(record["median"] for record in document["records"]) else "nothing has a time"
     if not can_draw:
-        console.print(f"picture: none, matplotlib is not installed ({INSTALL})", highlight=False, markup=False)
-    elif any(record["median"] for record in document["records"]):
-        bars.draw(document, plot_path)
-        console.print(f"picture: {plot_path}", highlight=False, soft_wrap=True)
-    else:
-        console.print("picture: none, nothing has a time", highlight=False)
+        no_picture = f"matplotlib is not installed ({INSTALL})"
+    write_results(document, options, default_stem(options), bars.draw, no_picture, console)
 
 
 def _status(document: Document) -> int:

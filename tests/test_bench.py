@@ -27,7 +27,7 @@ BY_NAME = {contestant.name: contestant for contestant in contestants.CONTESTANTS
 def own_folders(monkeypatch, tmp_path):
     """No test writes to the user's cache, or to bench/results."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(command, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr("bench.terminal.RESULTS", tmp_path / "results")
 
 
 @pytest.fixture

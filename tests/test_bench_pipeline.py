@@ -20,7 +20,20 @@ import csraxis as cx
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import __main__ as command
-from bench import cases, chain, contestants, demo, generate, measure, memory, pipeline, reference, report, shapes
+from bench import (
+    cases,
+    chain,
+    contestants,
+    demo,
+    generate,
+    measure,
+    memory,
+    pipeline,
+    reference,
+    report,
+    shapes,
+    terminal,
+)
 
 for package in ("anndata", "dask", "rich"):
     pytest.importorskip(package)
@@ -36,7 +49,7 @@ def own_folders(monkeypatch, tmp_path_factory):
     """No test writes to the user's cache, or to bench/results; the tiny matrix is made once."""
     folder = tmp_path_factory.getbasetemp() / "bench"
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    monkeypatch.setattr(pipeline, "RESULTS", folder / "results")
+    monkeypatch.setattr("bench.terminal.RESULTS", folder / "results")
 
 
 @pytest.fixture
@@ -137,7 +150,7 @@ def test_scanpy_is_right_and_compared_with(capsys):
     pytest.importorskip("scanpy")
     chosen = ["--contestant", "csraxis", "--contestant", "scanpy", "--in-process", "--repeats", "1"]
     assert command.main([*TINY, *chosen]) == 0
-    document = json.loads((pipeline.RESULTS / "pipeline-generated-300x400.json").read_text())
+    document = json.loads((terminal.RESULTS / "pipeline-generated-300x400.json").read_text())
     assert {record["status"] for record in document["records"]} == {"ok"}
     its = {name: {r["step"]: r for r in records} for name, records in pipeline.by_contestant(document).items()}
     assert its["scanpy"].keys() | {chain.RECIPE} == its["csraxis"].keys()
