@@ -137,7 +137,7 @@ def calls(name, dtype, index, special, start, stop):
         ],
         "take_minor": [
             (
-                *(data, indices, indptr, start, stop, np.where(keep, np.cumsum(keep) - 1, -1).astype(index)),
+                *(data, indices, indptr, start, stop, keep.view(np.uint8), (np.cumsum(keep) - 1).astype(index)),
                 *(np.full(n_stored, 7, dtype), np.full(n_stored, 7, index), np.full(n + 1, 7)),
             )
             for keep in (rng.random(N_MINOR) < 0.4, np.ones(N_MINOR, bool), np.zeros(N_MINOR, bool))
@@ -255,7 +255,7 @@ class TestFormula:
             assert math.isclose(s2, float(sum(v * v for v in d)), rel_tol=1e-12)
             assert abs(s1 - float(sum(d))) <= 1e-14 * float(sum(map(abs, d))) * max(n, 1)
             mean, variance = float(sum(d)) / max(n, 1), s2 / max(n, 1)
-            assert mean**2 <= variance * (0.75 + 1e-9)  # the shift is near the mean
+            assert mean**2 <= variance * (0.8 + 1e-9)  # the shift is near the mean
 
     def test_minor_reductions(self, kernels, dtype, start, stop):
         found, before, sums = run(kernels, "sum_minor", dtype, start, stop)
@@ -377,9 +377,9 @@ def test_gram(kernels, dtype, start, stop):
 def test_take(kernels, dtype, index, start, stop):
     for arguments in calls("take_minor", dtype, index, True, start, stop):
         assert kernels.take_minor(*map(read_only, arguments[:-3]), *arguments[-3:]) == -1
-        data, indices, indptr, *_, place, out_data, out_indices, out_indptr = arguments
+        data, indices, indptr, *_, keep, place, out_data, out_indices, out_indptr = arguments
         used = slice(indptr[start], indptr[stop])
-        kept = place[indices[used]] >= 0
+        kept = keep[indices[used]] == 1
         n = np.count_nonzero(kept)
         assert bits(out_data[:n]) == bits(data[used][kept])
         assert bits(out_indices[:n]) == bits(place[indices[used][kept]])
@@ -477,7 +477,7 @@ def test_no_columns(kernels, name):
     """Every index is bad then; with nothing stored, none is."""
     arguments = list(calls(name, "float32", "int32", False, 5, 85)[0])
     names = parameters(CONTRACT[name])
-    place = next(names.index(name) for name in ("n_minor", "factors", "place", "out") if name in names)
+    place = next(names.index(name) for name in ("n_minor", "factors", "keep", "out") if name in names)
     arguments[place] = 0 if "n_minor" in names else arguments[place][:0]
     assert getattr(kernels, name)(*arguments) == sum(LENGTHS[:5])
     arguments[names.index("stop")] = 5

@@ -131,12 +131,13 @@ class Kernels(Protocol):
         indptr: Indptr,
         start: int,
         stop: int,
+        keep: Values,
         place: Indices,
         out_data: Values,
         out_indices: Indices,
         out_indptr: Indptr,
     ) -> int:
-        """out = entries k of rows [start, stop) with j = place[indices[k]] >= 0, data[k] at j; returns as sum_minor"""
+        """out = entries k of rows [start, stop) with keep[j], j = indices[k]: data[k] at place[j]; returns as sum_minor"""
 
     @staticmethod
     def top_major(

@@ -90,8 +90,12 @@ def as_one_row(c: Compressed) -> Compressed:
 
 
 def minor_blocks(c: Compressed, part_size: int) -> list[tuple[int, int]]:
-    """The blocks that decide the order of addition over the major axis: few enough that partial sums cost little."""
-    return _blocks.split(c.indptr, int(np.clip(len(c.data) // (16 * max(part_size, 1)), 1, 64)))
+    """The blocks that decide the order of addition over the major axis: few enough that partial sums cost little.
+
+    Their number is a power of two, so that two, four or eight threads get equally many.
+    """
+    wanted = int(np.clip(len(c.data) // (32 * max(part_size, 1)), 1, 64))
+    return _blocks.split(c.indptr, 1 << (wanted.bit_length() - 1))
 
 
 def run_rows(c: Compressed, task: Callable[[int, int], Any]) -> None:

@@ -88,7 +88,8 @@ def _columns(c: Compressed, keep: np.ndarray) -> Arrays:
     n_stored = len(c.data)
     is_complex = c.data.dtype.kind == "c"  # of these the kernel takes positions
     values = np.arange(n_stored) if is_complex else cast(c.data, kernel_dtype(c.data.dtype, TAKE_AS))
-    values, place = map(read_only, (values, np.where(keep, np.cumsum(keep) - 1, -1).astype(c.indices.dtype)))
+    values, place = map(read_only, (values, (np.cumsum(keep) - 1).astype(c.indices.dtype)))
+    keep = read_only(np.ascontiguousarray(keep).view(np.uint8))
     data, indices, indptr = np.empty_like(values), np.empty_like(c.indices), np.zeros(c.n_major + 1, np.int64)
     kernel = kernels()
 
@@ -96,7 +97,7 @@ def _columns(c: Compressed, keep: np.ndarray) -> Arrays:
         lo, hi = int(c.indptr[start]), int(c.indptr[stop])
         ends = np.empty(stop - start + 1, np.int64)
         to = data[lo:hi], indices[lo:hi], ends
-        check(c, 0, kernel.take_minor(values, c.indices, c.indptr, start, stop, place, *to))
+        check(c, 0, kernel.take_minor(values, c.indices, c.indptr, start, stop, keep, place, *to))
         return start, lo, ends
 
     n = 0

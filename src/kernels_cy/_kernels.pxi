@@ -13,11 +13,20 @@ cdef extern from *:
     static inline uint64_t csraxis_bits_f64(double x) { uint64_t b; memcpy(&b, &x, 8); return b; }
     static inline float csraxis_from_bits_f32(uint32_t b) { float x; memcpy(&x, &b, 4); return x; }
     static inline double csraxis_from_bits_f64(uint64_t b) { double x; memcpy(&x, &b, 8); return x; }
+    #if defined(__GNUC__)
+    #define csraxis_prefetch_line(address) __builtin_prefetch(address)
+    #define csraxis_lowest_bit(bits) __builtin_ctzll(bits)
+    #else
+    #define csraxis_prefetch_line(address) ((void)(address))
+    static inline int csraxis_lowest_bit(uint64_t bits) { int n = 0; while (!(bits >> n & 1)) n++; return n; }
+    #endif
     """
     uint32_t csraxis_bits_f32(float x) nogil
     uint64_t csraxis_bits_f64(double x) nogil
     float csraxis_from_bits_f32(uint32_t b) nogil
     double csraxis_from_bits_f64(uint64_t b) nogil
+    void csraxis_prefetch_line(const void* address) nogil
+    int csraxis_lowest_bit(uint64_t bits) nogil
 
 ctypedef fused float_t:
     float
@@ -40,6 +49,13 @@ ctypedef fused acc_t:
     int64_t
 
 
+cdef inline void prefetch(const void* start, Py_ssize_t n_bytes) noexcept nogil:
+    """Ask for memory that will be read soon: a hint, which may point beyond the end of an array."""
+    cdef Py_ssize_t k
+    for k in range(0, n_bytes, 64):
+        csraxis_prefetch_line(<const char*>start + k)
+
+
 cdef inline double lane_sum(const float_t* row, Py_ssize_t n) noexcept nogil:
     """Sum of row[:n] in 16 lanes, combined by halving."""
     cdef double a[16]
@@ -59,23 +75,26 @@ cdef inline double lane_sum(const float_t* row, Py_ssize_t n) noexcept nogil:
 
 
 cdef void lane_moments(const value_t* row, Py_ssize_t n, double shift, double* s1, double* s2) noexcept nogil:
-    """s1, s2 = sum(row[:n] - shift), sum((row[:n] - shift) ** 2) in 8 lanes, combined by halving."""
-    cdef double a[8]
-    cdef double b[8]
+    """s1, s2 = sum(row[:n] - shift), sum((row[:n] - shift) ** 2) in 16 lanes, combined by halving."""
+    cdef double a[16]
+    cdef double b[16]
     cdef double d
     cdef Py_ssize_t k, j
-    for j in range(8):
+    for j in range(16):
         a[j] = 0
         b[j] = 0
-    for k in range(0, n - 7, 8):
-        for j in range(8):
+    for k in range(0, n - 15, 16):
+        for j in range(16):
             d = <double>row[k + j] - shift
             a[j] += d
             b[j] += d * d
-    for k in range(n & ~<Py_ssize_t>7, n):
+    for k in range(n & ~<Py_ssize_t>15, n):
         d = <double>row[k] - shift
-        a[k & 7] += d
-        b[k & 7] += d * d
+        a[k & 15] += d
+        b[k & 15] += d * d
+    for j in range(8):
+        a[j] += a[j + 8]
+        b[j] += b[j + 8]
     for j in range(4):
         a[j] += a[j + 4]
         b[j] += b[j + 4]
@@ -86,29 +105,37 @@ cdef void lane_moments(const value_t* row, Py_ssize_t n, double shift, double* s
 # log(1 + x) = k ln 2 + log(1 + f): the exponent k is taken from the rounded u = 1 + x, but f = x 2^-k + (2^-k - 1) has
 # one rounding only, so u's own rounding needs no correction. Then s = f / (2 + f) and
 # log(1 + f) = 2 atanh(s) = f - (f^2/2 - s (f^2/2 + z R(z))) with z = s^2. R is fitted at Chebyshev nodes for f within
-# [sqrt(1/2) - 1, sqrt(2) - 1]. The scale is 2^(2-k), times 1/4, so that it is a normal number up to the largest x.
-# The magic number 2^52 turns the exponent's bits into a double without an integer conversion, which AVX2 lacks.
-# The four selections stand alone because only then do gcc and LLVM vectorise them. Error: at most 1.4 ulp.
+# [sqrt(1/2) - 1, sqrt(2) - 1]. Both x 2^-k and 2^-k are had by subtracting k from an exponent; the second is 0 where
+# that has none left. In float32, k stays shifted by the 23 bits of the fraction, for which its factors make up; in
+# float64, where AVX2 cannot convert integers, the magic number 2^52 makes a double of it. Error: at most 1.4 ulp.
+# Values that are `ordinary`, from 0 to below 2^127 (2^1023), need none of the selections; the others need them one by
+# one, because only then do gcc and LLVM vectorise them.
 
-cdef inline float_t log1p_value(float_t x) noexcept nogil:
-    cdef uint32_t e32
+cdef inline float_t log1p_value(float_t x, bint ordinary) noexcept nogil:
+    cdef uint32_t k32
     cdef uint64_t e64
-    cdef float_t k, scale, f, s, z, r, h, y
+    cdef float_t k, down, f, s, z, r, h, y
     if float_t is float:
-        e32 = (csraxis_bits_f32(<float>1 + x) + <uint32_t>0x4AFB0D) >> 23
-        k = <float><int32_t>e32 - <float>127
-        scale = csraxis_from_bits_f32((<uint32_t>256 - e32) << 23)
-        f = (x * scale) * <float>0.25 + (scale * <float>0.25 - <float>1)
+        k32 = (csraxis_bits_f32(<float>1 + x) + <uint32_t>0xC0CAFB0D) & <uint32_t>0xFF800000
+        k = <float><int32_t>k32
+        down = csraxis_from_bits_f32(<uint32_t>0x3F800000 - k32)
+        if not ordinary:
+            down = down if <int32_t>k32 <= <int32_t>0x3F800000 else <float>0
+        f = csraxis_from_bits_f32(csraxis_bits_f32(x) - k32) + (down - <float>1)
         s = f / (<float>2 + f)
         z = s * s
         r = z * (<float>0.6666668653488159 + z * (<float>0.39988768100738525 + z * <float>0.2958046793937683))
         h = <float>0.5 * f * f
-        y = k * <float>0.693145751953125 - ((h - (s * (h + r) + k * <float>1.428606765330187e-06)) - f)
+        y = (k * <float>(0.693145751953125 / (1 << 23))
+             - ((h - (s * (h + r) + k * <float>(1.428606765330187e-06 / (1 << 23)))) - f))
     else:
         e64 = (csraxis_bits_f64(1 + x) + <uint64_t>0x95F619980C433) >> 52
         k = csraxis_from_bits_f64(e64 | <uint64_t>0x4330000000000000) - 4503599627371519.0
-        scale = csraxis_from_bits_f64((<uint64_t>2048 - e64) << 52)
-        f = (x * scale) * 0.25 + (scale * 0.25 - 1)
+        e64 = (e64 - <uint64_t>1023) << 52
+        down = csraxis_from_bits_f64(<uint64_t>0x3FF0000000000000 - e64)
+        if not ordinary:
+            down = down if <int64_t>e64 <= <int64_t>0x3FF0000000000000 else 0
+        f = csraxis_from_bits_f64(csraxis_bits_f64(x) - e64) + (down - 1)
         s = f / (2 + f)
         z = s * s
         r = z * (0.2857142862611452 + z * (0.22222211112104948 + z * (0.1818289077802613
@@ -116,10 +143,34 @@ cdef inline float_t log1p_value(float_t x) noexcept nogil:
         r = z * (0.666666666666667 + z * (0.399999999998992 + r))
         h = 0.5 * f * f
         y = k * 0.6931471805582987 - ((h - (s * (h + r) + k * 1.6465949582897082e-12)) - f)
+    if ordinary:
+        return y
     y = y if x > <float_t>-1 else <float_t>NAN
     y = <float_t>-INFINITY if x == <float_t>-1 else y
     y = x if x == <float_t>0 else y
     return x if x == <float_t>INFINITY else y
+
+
+cdef inline void log1p_values(const float_t* x, Py_ssize_t n, float_t* to) noexcept nogil:
+    """to[:n] = log(1 + x[:n])"""
+    cdef Py_ssize_t k
+    cdef uint32_t top32 = 0
+    cdef uint64_t top64 = 0
+    cdef bint ordinary
+    if float_t is float:
+        for k in range(n):  # of a negative number and of NaN the bits are larger still
+            top32 = max(top32, csraxis_bits_f32(x[k]))
+        ordinary = top32 < <uint32_t>0x7F000000
+    else:
+        for k in range(n):
+            top64 = max(top64, csraxis_bits_f64(x[k]))
+        ordinary = top64 < <uint64_t>0x7FE0000000000000
+    if ordinary:
+        for k in range(n):
+            to[k] = log1p_value(x[k], True)
+    else:
+        for k in range(n):
+            to[k] = log1p_value(x[k], False)
 
 
 # exp(x) - 1 = 2^k (p + 1) - 1, where x = k ln 2 + r with |r| <= ln(2) / 2 and p = exp(r) - 1, by its Taylor series (the
@@ -368,15 +419,17 @@ def moments_major(const value_t[::1] data not None, const int64_t[::1] indptr no
             row = &data[0] + indptr[i]
             shift = s1 = s2 = 0
             if n > 0:
-                # Around the first value, so that equal values give their own mean.
-                lane_moments(row, n, <double>row[0], &s1, &s2)
-                mean = <double>row[0] + s1 / n
-                # An integer shift keeps sums of integers exact. It is near enough unless the spread is far below one.
-                shift = rint(mean) if isfinite(mean) else 0
+                # Around the first value: integers give exact sums, and equal values zeros.
+                shift = <double>row[0]
                 lane_moments(row, n, shift, &s1, &s2)
-                if isfinite(mean) and s2 < 1.5 * n * ((mean - shift) * (mean - shift)):
-                    shift = mean
+                mean = shift + s1 / n
+                if not s1 * (s1 / n) <= 0.8 * s2:  # more than 2 standard deviations from the mean
+                    # An integer shift keeps sums of integers exact. It is near enough unless the spread is far below 1.
+                    shift = rint(mean) if isfinite(mean) else 0
                     lane_moments(row, n, shift, &s1, &s2)
+                    if isfinite(mean) and s2 < 1.5 * n * ((mean - shift) * (mean - shift)):
+                        shift = mean
+                        lane_moments(row, n, shift, &s1, &s2)
             out[i - start, 0] = n
             out[i - start, 1] = s1
             out[i - start, 2] = s2
@@ -390,6 +443,7 @@ def moments_minor(const value_t[::1] data not None, const index_t[::1] indices n
     cdef Py_ssize_t n_minor = out.shape[0], hi = indptr[stop], k, j, n
     cdef const index_t* index
     cdef const value_t* value
+    cdef double* records = &out[0, 0]
     cdef double* record
     cdef double d
     with nogil:
@@ -400,7 +454,7 @@ def moments_minor(const value_t[::1] data not None, const index_t[::1] indices n
             if any_outside(index, n, n_minor):
                 break
             for j in range(n):
-                record = &out[0, 0] + 4 * <Py_ssize_t>index[j]
+                record = records + 4 * <Py_ssize_t>index[j]
                 d = <double>value[j] - record[3]
                 record[0] += 1
                 record[1] += d
@@ -493,8 +547,8 @@ def log1p(const float_t[::1] data not None, Py_ssize_t start, Py_ssize_t stop, f
     cdef const float_t* value = &data[0] + start
     cdef float_t* to = &out[0] + start
     with nogil:
-        for k in range(stop - start):
-            to[k] = log1p_value(value[k])
+        for k in range(0, stop - start, 64):
+            log1p_values(value + k, min(64, stop - start - k), to + k)
 
 
 def expm1(const float_t[::1] data not None, Py_ssize_t start, Py_ssize_t stop, float_t[::1] out not None):
@@ -550,10 +604,11 @@ def normalize_major(const float_t[::1] data not None, const int64_t[::1] indptr 
                     Py_ssize_t start, Py_ssize_t stop, double target, bint log, double[::1] totals not None,
                     float_t[::1] out not None):
     """t = totals[i - start] = sum(row i); out = row * (target / t), or log(1 + that); a row with t = 0 stays"""
-    cdef Py_ssize_t i, k, n
+    cdef Py_ssize_t i, j, k, n, whole
     cdef double total, factor
     cdef const float_t* row
     cdef float_t* to
+    cdef float_t[64] scaled
     with nogil:
         for i in range(start, stop):
             n = indptr[i + 1] - indptr[i]
@@ -563,8 +618,17 @@ def normalize_major(const float_t[::1] data not None, const int64_t[::1] indptr 
             totals[i - start] = total
             factor = target / total if total != 0 else 1
             if log:
-                for k in range(n):
-                    to[k] = log1p_value(<float_t>(<double>row[k] * factor))
+                # In two loops, since gcc does not vectorise one that has both widths of floats well; and the next row
+                # is fetched meanwhile, since its sum would wait for memory.
+                whole = n & ~<Py_ssize_t>63
+                for k in range(0, whole, 64):
+                    prefetch(row + n + k, 64 * sizeof(float_t))
+                    for j in range(64):
+                        scaled[j] = <float_t>(<double>row[k + j] * factor)
+                    log1p_values(scaled, 64, to + k)
+                for k in range(whole, n):
+                    scaled[k - whole] = <float_t>(<double>row[k] * factor)
+                log1p_values(scaled, n - whole, to + whole)
             else:
                 for k in range(n):
                     to[k] = <float_t>(<double>row[k] * factor)
@@ -572,30 +636,48 @@ def normalize_major(const float_t[::1] data not None, const int64_t[::1] indptr 
 
 def take_minor(const value_t[::1] data not None, const index_t[::1] indices not None,
                const int64_t[::1] indptr not None, Py_ssize_t start, Py_ssize_t stop,
-               const index_t[::1] place not None, value_t[::1] out_data not None,
+               const uint8_t[::1] keep not None, const index_t[::1] place not None, value_t[::1] out_data not None,
                index_t[::1] out_indices not None, int64_t[::1] out_indptr not None):
-    """out = entries k of rows [start, stop) with j = place[indices[k]] >= 0, data[k] at j; returns as sum_minor"""
-    cdef Py_ssize_t n_minor = place.shape[0], i, k, n, m = 0, bad = -1
+    """out = entries k of rows [start, stop) with keep[j], j = indices[k]: data[k] at place[j]; returns as sum_minor"""
+    cdef Py_ssize_t n_minor = keep.shape[0], i, j, k, n, q, m = 0, bad = -1
     cdef const index_t* index
     cdef const value_t* value
+    cdef const uint8_t* kept = &keep[0]
     cdef const index_t* places = &place[0]
     cdef value_t* to_data = &out_data[0]
     cdef index_t* to_indices = &out_indices[0]
-    cdef index_t j
+    cdef uint64_t found, byte
     with nogil:
         out_indptr[0] = 0
         for i in range(start, stop):
-            n = indptr[i + 1] - indptr[i]
-            index = &indices[0] + indptr[i]
-            value = &data[0] + indptr[i]
-            if any_outside(index, n, n_minor):
-                bad = first_outside(&indices[0], indptr[i], indptr[i + 1], n_minor)
+            for k in range(indptr[i], indptr[i + 1], 64):
+                n = min(64, indptr[i + 1] - k)
+                index = &indices[0] + k
+                value = &data[0] + k
+                if any_outside(index, n, n_minor):
+                    bad = first_outside(&indices[0], k, k + n, n_minor)
+                    break
+                # Which of the 64 are kept, as bits; then those one by one: no branch depends on a single entry.
+                found = 0
+                if n == 64:
+                    prefetch(index + 1024, 64 * sizeof(index_t))
+                    prefetch(value + 1024, 64 * sizeof(value_t))
+                    for j in range(0, 64, 8):
+                        byte = 0
+                        for q in range(7, -1, -1):
+                            byte = 2 * byte + kept[index[j + q]]
+                        found |= byte << j
+                else:
+                    for j in range(n):
+                        found |= <uint64_t>kept[index[j]] << j
+                while found:
+                    j = csraxis_lowest_bit(found)
+                    found &= found - 1
+                    to_data[m] = value[j]
+                    to_indices[m] = places[index[j]]
+                    m += 1
+            if bad >= 0:
                 break
-            for k in range(n):  # what is not taken is overwritten by the next entry: there is no branch to mispredict
-                j = places[index[k]]
-                to_data[m] = value[k]
-                to_indices[m] = j
-                m += j >= 0
             out_indptr[i - start + 1] = m
     return bad
 

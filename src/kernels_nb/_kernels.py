@@ -20,18 +20,23 @@ def _kernel(function):
 
 
 @_kernel
-def _log1p_f32(x):
+def _log1p_f32(x, ordinary):
     """See log1p_value in ../kernels_cy/_kernels.pxi. Numba widens 32-bit arithmetic: each step is narrowed again."""
-    e = np.uint32(np.float32(np.float32(1) + x).view(np.uint32) + np.uint32(0x4AFB0D)) >> np.uint32(23)
-    k = np.float32(np.int32(e)) - np.float32(127)
-    scale = np.uint32(np.uint32(np.uint32(256) - np.uint32(e)) << np.uint32(23)).view(np.float32)
-    f = (x * scale) * np.float32(0.25) + (scale * np.float32(0.25) - np.float32(1))
+    k32 = np.uint32(np.uint32(np.float32(np.float32(1) + x).view(np.uint32) + np.uint32(0xC0CAFB0D)) & 0xFF800000)
+    k = np.float32(np.int32(k32))
+    down = np.uint32(np.uint32(0x3F800000) - k32).view(np.float32)
+    if not ordinary:
+        down = down if np.int32(k32) <= np.int32(0x3F800000) else np.float32(0)
+    f = np.uint32(np.float32(x).view(np.uint32) - k32).view(np.float32) + (down - np.float32(1))
     s = f / (np.float32(2) + f)
     z = s * s
     r = z * (np.float32(0.39988768100738525) + z * np.float32(0.2958046793937683))
     r = z * (np.float32(0.6666668653488159) + r)
     h = np.float32(0.5) * f * f
-    y = k * np.float32(0.693145751953125) - ((h - (s * (h + r) + k * np.float32(1.428606765330187e-06))) - f)
+    low = k * np.float32(1.428606765330187e-06 / (1 << 23))
+    y = k * np.float32(0.693145751953125 / (1 << 23)) - ((h - (s * (h + r) + low)) - f)
+    if ordinary:
+        return y
     y = y if x > np.float32(-1) else np.float32(np.nan)
     y = np.float32(-np.inf) if x == np.float32(-1) else y
     y = x if x == np.float32(0) else y
@@ -39,12 +44,15 @@ def _log1p_f32(x):
 
 
 @_kernel
-def _log1p_f64(x):
+def _log1p_f64(x, ordinary):
     """See log1p_value in ../kernels_cy/_kernels.pxi."""
     e = (np.float64(1 + x).view(np.uint64) + np.uint64(0x95F619980C433)) >> np.uint64(52)
     k = np.uint64(e | np.uint64(0x4330000000000000)).view(np.float64) - 4503599627371519.0
-    scale = np.uint64((np.uint64(2048) - e) << np.uint64(52)).view(np.float64)
-    f = (x * scale) * 0.25 + (scale * 0.25 - 1)
+    e = np.uint64(e - np.uint64(1023)) << np.uint64(52)
+    down = np.uint64(np.uint64(0x3FF0000000000000) - e).view(np.float64)
+    if not ordinary:
+        down = down if np.int64(e) <= np.int64(0x3FF0000000000000) else 0.0
+    f = np.uint64(np.float64(x).view(np.uint64) - e).view(np.float64) + (down - 1)
     s = f / (2 + f)
     z = s * s
     r = z * (0.2857142862611452 + z * (0.22222211112104948 + z * (0.1818289077802613
@@ -52,22 +60,38 @@ def _log1p_f64(x):
     r = z * (0.666666666666667 + z * (0.399999999998992 + r))
     h = 0.5 * f * f
     y = k * 0.6931471805582987 - ((h - (s * (h + r) + k * 1.6465949582897082e-12)) - f)
+    if ordinary:
+        return y
     y = y if x > -1 else np.nan
     y = -np.inf if x == -1 else y
     y = x if x == 0 else y
     return x if x == np.inf else y
 
 
-def _log1p_value(x):
-    """log(1 + x) in the type of x."""
+def _log1p_values(x):
+    """x[:] = log(1 + x)"""
     raise NotImplementedError  # only its overload, below, is ever compiled
 
 
-@overload(_log1p_value, jit_options={"error_model": "numpy"})
-def _overload_log1p_value(x):
-    if x == types.float32:
-        return lambda x: _log1p_f32(x)
-    return lambda x: _log1p_f64(x)
+@overload(_log1p_values, jit_options={"error_model": "numpy"})
+def _overload_log1p_values(x):
+    if x.dtype == types.float32:
+        value, unsigned, limit = _log1p_f32, np.uint32, np.uint32(0x7F000000)
+    else:
+        value, unsigned, limit = _log1p_f64, np.uint64, np.uint64(0x7FE0000000000000)
+
+    def log1p_values(x):
+        top, bits = unsigned(0), x.view(unsigned)
+        for k in range(bits.shape[0]):  # of a negative number and of NaN they are larger still
+            top = bits[k] if bits[k] > top else top
+        if top < limit:
+            for k in range(x.shape[0]):
+                x[k] = value(x[k], True)
+        else:
+            for k in range(x.shape[0]):
+                x[k] = value(x[k], False)
+
+    return log1p_values
 
 
 @_kernel
@@ -158,10 +182,12 @@ def _first_outside(indices, start, stop, n_minor):
 def check_indices(indices, indptr, start, stop, n_minor):
     """Position of the first of indices[indptr[start]:indptr[stop]] that is not in [0, n_minor), or -1"""
     lo, hi = indptr[start], indptr[stop]
-    outside = False
-    for index in indices[lo:hi]:
-        outside |= (index < 0) | (index >= n_minor)
-    return _first_outside(indices, lo, hi, n_minor) if outside else -1
+    index = indices[lo:hi]
+    lowest = highest = indices.dtype.type(0)
+    for k in range(index.shape[0]):  # in their own type, which is vectorised
+        lowest = index[k] if index[k] < lowest else lowest
+        highest = index[k] if index[k] > highest else highest
+    return _first_outside(indices, lo, hi, n_minor) if lowest < 0 or highest >= n_minor else -1
 
 
 @_kernel
@@ -264,15 +290,17 @@ def moments_major(data, indptr, start, stop, out):
         n = row.shape[0]
         shift = s1 = s2 = 0.0
         if n > 0:
-            # Around the first value, so that equal values give their own mean.
-            s1, s2 = lane_moments(row, np.float64(row[0]))
-            mean = np.float64(row[0]) + s1 / n
-            # An integer shift keeps sums of integers exact. It is near enough unless the spread is far below one.
-            shift = np.rint(mean) if np.isfinite(mean) else 0.0
+            # Around the first value: integers give exact sums, and equal values zeros.
+            shift = np.float64(row[0])
             s1, s2 = lane_moments(row, shift)
-            if np.isfinite(mean) and s2 < 1.5 * n * ((mean - shift) * (mean - shift)):
-                shift = mean
+            mean = shift + s1 / n
+            if not s1 * (s1 / n) <= 0.8 * s2:  # more than 2 standard deviations from the mean
+                # An integer shift keeps sums of integers exact. It is near enough unless the spread is far below 1.
+                shift = np.rint(mean) if np.isfinite(mean) else 0.0
                 s1, s2 = lane_moments(row, shift)
+                if np.isfinite(mean) and s2 < 1.5 * n * ((mean - shift) * (mean - shift)):
+                    shift = mean
+                    s1, s2 = lane_moments(row, shift)
         out[i - start, 0] = n
         out[i - start, 1] = s1
         out[i - start, 2] = s2
@@ -335,8 +363,7 @@ def log1p(data, start, stop, out):
         last = min(first + 4096, stop)
         to = out[first:last]
         _copy(data[first:last], to)
-        for k in range(to.shape[0]):
-            to[k] = _log1p_value(to[k])
+        _log1p_values(to)
 
 
 @_kernel
@@ -392,27 +419,25 @@ def normalize_major(data, indptr, start, stop, target, log, totals, out):
         for k in range(to.shape[0]):
             to[k] = to[k] * factor
         if log:
-            for k in range(to.shape[0]):
-                to[k] = _log1p_value(to[k])
+            _log1p_values(to)
 
 
 @_kernel
-def take_minor(data, indices, indptr, start, stop, place, out_data, out_indices, out_indptr):
-    """out = entries k of rows [start, stop) with j = place[indices[k]] >= 0, data[k] at j; returns as sum_minor"""
-    n_minor = place.shape[0]
+def take_minor(data, indices, indptr, start, stop, keep, place, out_data, out_indices, out_indptr):
+    """out = entries k of rows [start, stop) with keep[j], j = indices[k]: data[k] at place[j]; returns as sum_minor"""
+    n_minor = np.uint64(keep.shape[0])
     m = np.uint64(0)
     out_indptr[0] = 0
     for i in range(start, stop):
-        lo, hi = indptr[i], indptr[i + 1]
-        row, index = data[lo:hi], indices[lo:hi]
-        bad = _first_outside(indices, lo, hi, n_minor)
-        if bad >= 0:
-            return bad
-        for k in range(row.shape[0]):  # what is not taken is overwritten by the next entry: no branch to mispredict
-            j = place[np.uint64(index[k])]
-            out_data[m] = row[k]
-            out_indices[m] = j
-            m += np.uint64(j >= 0)
+        row, index = data[indptr[i] : indptr[i + 1]], indices[indptr[i] : indptr[i + 1]]
+        for k in range(row.shape[0]):
+            j = np.uint64(index[k])
+            if j >= n_minor:
+                return indptr[i] + k
+            if keep[j]:
+                out_data[m] = row[k]
+                out_indices[m] = place[j]
+                m += np.uint64(1)
         out_indptr[i - start + 1] = m
     return -1
 

@@ -80,18 +80,18 @@ def lane_sum(typingctx, row):
 
 @intrinsic
 def lane_moments(typingctx, row, shift):
-    """sum(row - shift), sum((row - shift) ** 2) in 8 lanes, combined by halving."""
+    """sum(row - shift), sum((row - shift) ** 2) in 16 lanes, combined by halving."""
 
     def codegen(context, builder, signature, args):
-        splat = ir.Constant(ir.VectorType(DOUBLE, 8), ir.Undefined)
-        for lane in range(8):
+        splat = ir.Constant(ir.VectorType(DOUBLE, 16), ir.Undefined)
+        for lane in range(16):
             splat = builder.insert_element(splat, args[1], ir.Constant(INDEX, lane))
 
         def terms(value, builder):
             d = builder.fsub(value, splat if isinstance(value.type, ir.VectorType) else args[1])
             return [d, builder.fmul(d, d)]
 
-        moments = _accumulate(context, builder, signature.args[0], args[0], 8, terms)
+        moments = _accumulate(context, builder, signature.args[0], args[0], 16, terms)
         return context.make_tuple(builder, signature.return_type, moments)
 
     return types.UniTuple(types.float64, 2)(row, types.float64), codegen
