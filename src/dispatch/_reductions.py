@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import _backed, _partials
-from ._inputs import as_row, axes_of, check_dtype, float_dtype, is_backed, is_dask, is_sparse, streamed
+from ._inputs import as_row, axes_of, check_dtype, float_dtype, is_backed, is_dask, is_sparse, native_dtype, streamed
 from ._moments import Moments, mean_and_variance, merge_all
 from ._other import delegated
 from ._partials import Extremes, Products, Sums, add_all
@@ -543,7 +543,7 @@ def _shape(merged: Any, finish: Callable, axes: tuple[int, ...], keepdims: bool,
     """The finished values, rounded to their type; without the reduced axes unless they are to be kept."""
     with np.errstate(all="ignore"):
         values = np.asarray(finish(merged)).astype(dtype)
-    return values.reshape([n for i, n in enumerate(values.shape) if keepdims or i not in axes])[()]
+    return (values if keepdims else values.squeeze(axes))[()]
 
 
 def merge_extremes(parts: list[Extremes], name: str) -> Extremes:
@@ -596,10 +596,10 @@ def _finish_mean(sums: Sums) -> np.ndarray:
 
 def _finish_moments(moments: Moments, which: str, correction: float) -> np.ndarray:
     mean, variance = mean_and_variance(moments, correction)
-    return {"mean": mean, "var": variance, "std": np.sqrt(variance)}[which]
+    return mean if which == "mean" else np.sqrt(variance) if which == "std" else variance
 
 
 def _dtype(dtype: DTypeLike) -> np.dtype:
     dtype = np.dtype(dtype)
     check_dtype(dtype, "dtype")
-    return dtype.newbyteorder("=")
+    return native_dtype(dtype)
