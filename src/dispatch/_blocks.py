@@ -45,7 +45,7 @@ def split_flat(n_values: int, step: int) -> list[tuple[int, int]]:
 
 def per_thread(indptr: np.ndarray) -> list[tuple[int, int]]:
     """Blocks for work whose result does not depend on them: a few for each thread, so that none waits long."""
-    n_threads = workers(int(indptr[-1]))
+    n_threads = workers(indptr.item(-1))
     return split(indptr, 4 * n_threads if n_threads > 1 else 1)
 
 

@@ -63,24 +63,27 @@ def container(x: Any, name: str = "x") -> Any:
 
     Other sparse formats are converted to csr, and a dataset on disk is loaded.
     """
-    sparse = sp.issparse(x)
-    if sparse:
+    if is_sparse(x):
         _check_outline(x, name)
-    if is_sparse(x) or is_dask(x):
+        check_dtype(x.dtype, name)
+        return x
+    if is_dask(x):
         check_dtype(x.dtype, name)
         return x
     if isinstance(x, np.ndarray | np.generic) and not isinstance(x, np.ma.MaskedArray):
         x = np.asarray(x)
         check_dtype(x.dtype, name)
         return x
-    if sparse and x.ndim <= 2:
-        check_dtype(x.dtype, name)
-        return to_csr(x, name)
+    if sp.issparse(x):
+        _check_outline(x, name)
+        if x.ndim <= 2:
+            check_dtype(x.dtype, name)
+            return to_csr(x, name)
     if is_backed(x):
         from . import _backed
 
         return _backed.load(x)
-    what = f"{x.ndim}-D {type(x).__name__}" if sparse else f"{type(x).__module__}.{type(x).__name__}"
+    what = f"{x.ndim}-D {type(x).__name__}" if sp.issparse(x) else f"{type(x).__module__}.{type(x).__name__}"
     raise TypeError(f"{name} must be a {ACCEPTED}; got {what}")
 
 

@@ -23,6 +23,10 @@ class Moments(NamedTuple):
     s2: np.ndarray
     shift: np.ndarray
 
+    def mean(self) -> np.ndarray:
+        """Mean of the values; NaN for none."""
+        return (self.s1 + self.n * self.shift) / self.n
+
     def around(self, shift: np.ndarray) -> "Moments":
         """The same values, around another shift."""
         d = self.shift - shift
@@ -57,8 +61,8 @@ def _merge(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def with_zeros(records: np.ndarray, n: int) -> np.ndarray:
     """A row for each of the four: the moments of n values, those of the records (in rows of four) and zeros."""
     stored = np.ascontiguousarray(records.T)
-    zeros = np.zeros_like(stored)
-    np.subtract(n, stored[0], out=zeros[0])
+    zeros = np.zeros(stored.shape)
+    zeros[0] = n - stored[0]
     return _merge(stored, zeros)
 
 
@@ -86,4 +90,4 @@ def mean_and_variance(m: Moments, correction: float) -> tuple[np.ndarray, np.nda
     moments = np.array(m).reshape(4, -1)
     mean, variance = np.empty((2, moments.shape[1]))
     kernels().finish_moments(read_only(moments), correction, mean, variance)
-    return mean.reshape(np.shape(m.n)), variance.reshape(np.shape(m.n))
+    return mean.reshape(m.n.shape), variance.reshape(m.n.shape)

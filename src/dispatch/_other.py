@@ -24,7 +24,7 @@ def delegated(function: Function) -> Function:
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         for x in args[:2]:
-            if is_other(x):
+            if not isinstance(x, _OURS) and is_other(x):
                 with np.errstate(all="ignore"):
                     return FUNCTIONS.get(name, partial(_standard, name))(*args, **kwargs)
         return function(*args, **kwargs)
@@ -34,9 +34,7 @@ def delegated(function: Function) -> Function:
 
 def is_other(x: Any) -> bool:
     """Whether x is an array of another library, which has an array API namespace of its own."""
-    if isinstance(x, _OURS) or is_dask(x):
-        return False
-    return is_array_api_obj(x) and not is_backed(x)
+    return not isinstance(x, _OURS) and is_array_api_obj(x) and not (is_dask(x) or is_backed(x))
 
 
 def _standard(name: str, *args: Any, out: Any = None, **kwargs: Any) -> Any:

@@ -129,9 +129,10 @@ def _sums(c: Compressed, axes: Axes, dtype: np.dtype) -> np.ndarray:
         for part in _blocks.run(columns, minor_blocks(c, c.n_minor), len(c.data)):
             _add_to(out, part)
     else:
-        parts = _sums(as_one_row(c), (1,), dtype).ravel().view(acc)
-        out = np.empty(1, acc)
-        kernel.sum_major(read_only(parts), one_row(len(parts)), 0, 1, out)
+        out = _sums(as_one_row(c), (1,), dtype).ravel().view(acc)
+        if len(out) != 1:
+            parts, out = read_only(out), np.empty(1, acc)
+            kernel.sum_major(parts, one_row(len(parts)), 0, 1, out)
     return keep_axes(out, axes).view(sum_dtype(dtype))
 
 
@@ -216,13 +217,15 @@ def extremes(x: Any, axes: Axes, name: str) -> Extremes:
     entries = _entries(c, axes)
     start = np.full(len(entries), never, dtype)
     start[entries < n] = 0
-    if dtype == np.uint64:  # as signed numbers in the same order
+    if dtype.str[1:] == "u8":  # as signed numbers in the same order
         top = np.uint64(1 << 63)
         c = c._replace(data=read_only((c.data.astype(dtype) ^ top).view(np.int64)))
         values = _fold(c, axes, name, (start ^ top).view(np.int64), np.dtype(np.int64)).view(dtype) ^ top
     else:
-        values = _fold(c, axes, name, start.astype(float if dtype.kind == "f" else np.int64), dtype).astype(dtype)
-    return Extremes(keep_axes(values + dtype.type(0), axes), n)
+        values = _fold(c, axes, name, start.astype(float if dtype.kind == "f" else np.int64), dtype)
+        values += 0  # no -0
+        values = values.astype(dtype, copy=False)
+    return Extremes(keep_axes(values, axes), n)
 
 
 def tops(x: Any, ns: Sequence[int]) -> np.ndarray:
@@ -431,9 +434,9 @@ def to_ndarray(x: Any, order: str = "C", name: str = "x") -> np.ndarray:
     return native(compressed(x, name=name)).toarray(order=order).astype(x.dtype, copy=False)
 
 
+@np.errstate(all="ignore")  # inf - inf
 def _add_to(out: np.ndarray, part: np.ndarray) -> None:
-    with np.errstate(all="ignore"):  # inf - inf
-        out += part
+    out += part
 
 
 def keep_axes(values: np.ndarray, axes: Axes) -> np.ndarray:

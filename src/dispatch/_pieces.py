@@ -12,10 +12,16 @@ from . import _blocks
 from ._inputs import Compressed, native_dtype, raise_bad_index, read_only
 
 # The types that kernels take for the others; at the same width they are viewed as it, else cast to it.
-SUM_AS = {"b1": "u1", "i1": "i4", "i2": "i4", "u4": "i8", "u8": "i8"}
-MOMENTS_AS = {"b1": "u1", "i1": "i4", "i2": "i4", "u4": "i8", "u8": "f8"}
-# Only zero or not matters to a count, the low bits of a product are those of its unsigned factors, and a copy is bytes.
-COUNT_AS = SCALE_AS = TAKE_AS = {"b1": "u1", "i1": "u1", "i2": "u2", "u4": "i4", "u8": "i8"}
+SUM_AS, MOMENTS_AS, COUNT_AS = (
+    {np.dtype(given): np.dtype(taken) for given, taken in types.items()}
+    for types in (
+        {"b1": "u1", "i1": "i4", "i2": "i4", "u4": "i8", "u8": "i8"},
+        {"b1": "u1", "i1": "i4", "i2": "i4", "u4": "i8", "u8": "f8"},
+        {"b1": "u1", "i1": "u1", "i2": "u2", "u4": "i4", "u8": "i8"},  # only zero or not matters
+    )
+)
+# The low bits of a product are those of its unsigned factors, and a copy is bytes.
+SCALE_AS = TAKE_AS = COUNT_AS
 
 
 class Piece(NamedTuple):
@@ -30,10 +36,10 @@ class Piece(NamedTuple):
     n: int
 
 
-def kernel_dtype(dtype: np.dtype, table: dict[str, str]) -> np.dtype:
+def kernel_dtype(dtype: np.dtype, table: dict[np.dtype, np.dtype]) -> np.dtype:
     """The type that kernels take for values of `dtype`."""
-    other = table.get(dtype.str[1:])
-    return np.dtype(other) if other else native_dtype(dtype)
+    dtype = native_dtype(dtype)
+    return table.get(dtype, dtype)
 
 
 def cast(values: np.ndarray, *dtypes: np.dtype) -> np.ndarray:
@@ -88,7 +94,7 @@ def row_pieces(
 
 def flat_pieces(c: Compressed, start: int, stop: int, *dtypes: np.dtype) -> Iterator[Piece]:
     """The stored values of the rows [start, stop), cast through `dtypes`, each piece as if it were one row."""
-    begin, end = int(c.indptr[start]), int(c.indptr[stop])
+    begin, end = c.indptr.item(start), c.indptr.item(stop)
     step = max(end - begin, 1) if _is_free(c.data.dtype, dtypes) else _blocks.CAST_STEP
     for lo in range(begin, end, step):
         hi = min(lo + step, end)
