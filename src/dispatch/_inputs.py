@@ -4,7 +4,6 @@ All checks of a compressed matrix but one are here: an index is checked by the k
 """
 
 import sys
-from copy import copy
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -315,9 +314,10 @@ def with_data(c: Compressed, data: np.ndarray) -> Any:
     # In the types of the source, unless SciPy would not take them: byte-swapped, unsigned, ...
     indptr = c.indptr.astype(source.indptr.dtype if source.indptr.dtype in _INDEX_DTYPES else np.int64)
     indices = c.indices.copy()
-    if type(source) in SPARSE:  # a shallow copy takes an eighth of the time of the constructor, and has the flags
-        result = copy(source)
-        result.data, result.indices, result.indptr = data, indices, indptr
+    cls: Any = type(source)
+    if cls in SPARSE:  # a shallow copy with other arrays: a tenth of the constructor's time, and it has the flags
+        result = cls.__new__(cls)
+        vars(result).update(vars(source), data=data, indices=indices, indptr=indptr)
         return result
     result = assemble(scipy_class(source), source.shape, data, indices, indptr)
     copy_flags(source, result)

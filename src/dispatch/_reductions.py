@@ -15,6 +15,8 @@ from ._partials import Extremes, Products, Sums, add_all
 
 Axis = int | tuple[int, ...] | None
 
+_REAL = (int, float, np.integer, np.floating)
+
 
 @delegated
 def sum(x: Any, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdims: bool = False) -> Any:
@@ -490,7 +492,7 @@ def _variances(function: str, x: Any, axis: Axis, correction: float, keepdims: b
     result = float_dtype(_dtype(x.dtype))
     if result.kind == "c":
         raise TypeError(f"{function} is defined for real numbers; got x of dtype {x.dtype}")
-    if isinstance(correction, bool) or not isinstance(correction, int | float | np.integer | np.floating):
+    if isinstance(correction, bool) or not isinstance(correction, _REAL):
         raise TypeError(f"correction must be a real number; got {correction!r}")
     finishes: list[Callable[..., Any]] = [
         partial(_finish_moments, which=which, correction=float(correction))

@@ -108,7 +108,7 @@ def axis_scale(
 def is_linear(factors: Any, divide: bool) -> bool:
     """Whether scaling each of several duplicates is scaling their sum: not times inf, nor over zero."""
     harmless = np.not_equal(factors, 0) if divide else np.isfinite(factors)
-    return np.count_nonzero(harmless) == np.size(harmless)
+    return np.count_nonzero(harmless) == harmless.size
 
 
 def scaled_dtype(x: np.dtype, factors: np.dtype, op: Op) -> np.dtype:
