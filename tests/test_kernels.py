@@ -101,6 +101,14 @@ def accumulator(dtype):
     return np.dtype(float if np.dtype(dtype).kind == "f" else np.int64)
 
 
+def moments_of(values, n):
+    """A row for each of the four parts, of n sets of values: none, one, two, ... of any size, around any shift."""
+    sets = [values[3 * i : 3 * i + i % 5].astype(float) for i in range(n)]
+    shifts = [(0.0, 1.0, values[i], -0.3)[i % 4] for i in range(n)]
+    parts = [(len(v), np.sum(v - shift), np.sum((v - shift) ** 2), shift) for v, shift in zip(sets, shifts)]
+    return np.ascontiguousarray(np.array(parts, float).reshape(n, 4).T)
+
+
 def calls(name, dtype, index, special, start, stop):
     """Arguments for a kernel, several times where it has options; the outputs are the last ones, new in each."""
     data, indices, indptr = matrix(dtype, index, special=special)
@@ -124,6 +132,10 @@ def calls(name, dtype, index, special, start, stop):
         "count_minor": [(data, indices, indptr, start, stop, np.full(N_MINOR, 7))],
         "moments_major": [(data, indptr, start, stop, np.full((n, 4), 7.0))],
         "moments_minor": [(data, indices, indptr, start, stop, records)],
+        "merge_moments": [(moments_of(data, n), moments_of(data[::-1], n), np.full((4, n), 7.0))],
+        "finish_moments": [
+            (moments_of(data, n), correction, np.full(n, 7.0), np.full(n, 7.0)) for correction in (0, 1.5)
+        ],
         "scale_major": [(data, indptr, start, stop, by_row, divide, untouched.copy()) for divide in divisions],
         "scale_minor": [
             (data, indices, indptr, start, stop, by_column, divide, untouched.copy()) for divide in divisions
@@ -303,6 +315,54 @@ def test_normalize(kernels, dtype, start, stop):
         if log:
             kernels.log1p(expected.copy(), used.start, used.stop, expected)
         assert bits(out) == bits(expected)
+
+
+def exact_moments(values, shift):
+    d = [v - Fraction(shift) for v in values]
+    return len(values), sum(d), sum(v * v for v in d)
+
+
+def test_moments_that_are_merged_and_finished(kernels):
+    """Of fractions right to 1e-14 of their size; of integers exact, whatever the shifts were."""
+    rng = np.random.default_rng(0)
+    whole = rng.integers(0, 50, 40).astype(float)
+    for values, shifts, tolerance in (
+        (whole, (0.0, 3.0), 0),
+        (whole + 1e6, (0.0, 1e6), 0),
+        (1e6 + rng.normal(0, 1, 40), (1e6, 1e6 - 1), 1e-14),
+        (rng.normal(0, 1, 40), (0.5, -0.25), 1e-14),
+    ):
+        values = [Fraction(v) for v in values.tolist()]
+        for cut in (0, 1, 7, 20, 40):
+            a, b = (
+                np.array([[float(part)] for part in (*exact_moments(half, shift), shift)])
+                for half, shift in zip((values[:cut], values[cut:]), shifts)
+            )
+            merged, mean, var = np.empty((4, 1)), np.empty(1), np.empty(1)
+            kernels.merge_moments(a, b, merged)
+            n, s1, s2, shift = merged[:, 0].tolist()
+            expected = exact_moments(values, shift)
+            assert n == expected[0]
+            assert abs(s1 - expected[1]) <= tolerance * 40 * max(map(abs, values))
+            assert abs(s2 - expected[2]) <= tolerance * 40 * expected[2]
+            kernels.finish_moments(merged, 1.0, mean, var)
+            centre = sum(values) / 40
+            assert math.isclose(mean[0], centre, rel_tol=1e-13)
+            assert math.isclose(var[0], exact_moments(values, centre)[2] / 39, rel_tol=1e-12)
+            assert (centre - Fraction(shift)) ** 2 <= 2 * exact_moments(values, centre)[2] / 40
+
+
+def test_moments_of_nothing_of_one_and_of_what_is_not_finite(kernels):
+    moments = np.array([(0, 0, 0, 5), (1, 0, 0, 2.5), (2, np.inf, np.inf, 0), (2, np.nan, np.nan, 1)], float).T.copy()
+    mean, var = np.empty(4), np.empty(4)
+    kernels.finish_moments(moments, 0.0, mean, var)
+    assert bits(mean) == bits(np.array([np.nan, 2.5, np.inf, np.nan]))
+    assert bits(var) == bits(np.array([np.nan, 0, np.nan, np.nan]))
+    kernels.finish_moments(moments, 1.0, mean, var)
+    assert np.isnan(var).all()
+    merged = np.empty((4, 4))
+    kernels.merge_moments(moments, np.zeros((4, 4)), merged)  # with nothing: the same, around a shift near the mean
+    assert merged.T.tolist()[:3] == [[0, 0, 0, 5], [1, 0, 0, 2.5], [2, np.inf, np.inf, 0]]
 
 
 @pytest.mark.parametrize("index", INDICES)

@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import starmap
 from typing import Any, TypeVar
 
 import numpy as np
@@ -32,7 +33,7 @@ def split(indptr: np.ndarray, n_blocks: int) -> list[tuple[int, int]]:
     n_rows = len(indptr) - 1
     if n_blocks <= 1 or n_rows <= 1:
         return [(0, n_rows)]
-    targets = indptr[-1] * np.arange(1, n_blocks) // n_blocks
+    targets = indptr[0] + (indptr[-1] - indptr[0]) * np.arange(1, n_blocks) // n_blocks
     edges = np.unique(np.concatenate(([0], np.searchsorted(indptr, targets), [n_rows])))
     return list(zip(edges[:-1].tolist(), edges[1:].tolist()))
 
@@ -44,7 +45,7 @@ def split_flat(n_values: int, step: int) -> list[tuple[int, int]]:
 
 def per_thread(indptr: np.ndarray) -> list[tuple[int, int]]:
     """Blocks for work whose result does not depend on them: a few for each thread, so that none waits long."""
-    n_threads = workers(int(indptr[-1]))
+    n_threads = workers(indptr.item(-1))
     return split(indptr, 4 * n_threads if n_threads > 1 else 1)
 
 
@@ -61,8 +62,12 @@ def workers(n_values: int) -> int:
 
 def run(task: Callable[..., Result], blocks: Sequence[tuple], n_values: int) -> Iterator[Result]:
     """task(*block) for each block, in threads where that pays; the results come in the order of the blocks."""
-    n_threads = workers(n_values)
-    futures = _submit(task, blocks, n_threads) if n_threads > 1 and len(blocks) > 1 else []
+    n_threads = workers(n_values) if len(blocks) > 1 else 1
+    return _run_in_threads(task, blocks, n_threads) if n_threads > 1 else starmap(task, blocks)
+
+
+def _run_in_threads(task: Callable[..., Result], blocks: Sequence[tuple], n_threads: int) -> Iterator[Result]:
+    futures = _submit(task, blocks, n_threads)
     try:
         for position, future in enumerate(futures):
             futures[position] = None  # so that a result is let go of once the caller has merged it

@@ -6,7 +6,7 @@ import numpy as np
 
 from . import _partials
 from ._config import kernels
-from ._inputs import check_order, compressed, container, float_dtype, is_dask, is_sparse, with_data
+from ._inputs import check_order, compressed, container, float_dtype, is_dask, is_sparse, native_dtype, with_data
 from ._other import delegated
 from ._pieces import row_pieces, run_rows
 from ._scaling import check_dense_out, check_out, own_buffer
@@ -297,7 +297,7 @@ def unary_dtype(name: str, dtype: np.dtype) -> np.dtype:
         return float_dtype(dtype)
     if dtype.kind == "b":
         raise TypeError(f"{name} is defined for numbers; got x of dtype bool")
-    return np.empty(0, dtype.newbyteorder("=")).real.dtype if name == "abs" else dtype.newbyteorder("=")
+    return np.empty(0, native_dtype(dtype)).real.dtype if name == "abs" else native_dtype(dtype)
 
 
 def apply(name: str, x: Any, dtype: np.dtype, out: Any = None) -> Any:

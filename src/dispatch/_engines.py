@@ -23,7 +23,7 @@ class Kernels(Protocol):
     and a kernel works on the block [start, stop) of it. Values are float32, float64, int32, int64, uint8 or uint16;
     indices int32 or int64; `indptr` int64. Sums of floats and factors for floats are float64, those for integers int64
     (modulo 2**64); integers are never divided. All arrays are contiguous. A kernel checks no `indptr`; one that uses an
-    index checks it first.
+    index checks it first. What merges or finishes moments takes float64 arrays with a row for each of its four parts.
     """
 
     cpu: str
@@ -67,6 +67,14 @@ class Kernels(Protocol):
     @staticmethod
     def moments_minor(data: Values, indices: Indices, indptr: Indptr, start: int, stop: int, out: Values) -> int:
         """out[j, :3] += (1, d, d**2), d = data[k] - out[j, 3], j = indices[k], k as in sum_minor; returns as there"""
+
+    @staticmethod
+    def merge_moments(a: Values, b: Values, out: Values) -> None:
+        """out[:, i] = (n, sum(v - shift), sum((v - shift)**2), shift), v = values of a[:, i] and of b[:, i]"""
+
+    @staticmethod
+    def finish_moments(moments: Values, correction: float, mean: Values, var: Values) -> None:
+        """mean[i], var[i] = mean(v), sum((v - mean(v))**2) / (n - correction), v = values of moments[:, i]"""
 
     @staticmethod
     def scale_major(
@@ -183,12 +191,16 @@ class EngineAbsent(ImportError):
 
 
 def default() -> str:
-    """The engine that runs when none was configured: CSRAXIS_ENGINE, or the first that is installed."""
+    """The engine that runs when none was configured: CSRAXIS_ENGINE, or the first that is installed.
+
+    Found out at the first call that gives an answer.
+    """
     global _default
-    wanted = os.environ.get("CSRAXIS_ENGINE")
-    if wanted:
-        return check_name(wanted, "CSRAXIS_ENGINE")
     if _default is None:
+        wanted = os.environ.get("CSRAXIS_ENGINE")
+        if wanted:
+            _default = check_name(wanted, "CSRAXIS_ENGINE")
+            return _default
         for name in ENGINES:
             try:
                 load(name)

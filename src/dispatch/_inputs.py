@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 import scipy.sparse as sp
 from array_api_compat import is_dask_array as is_dask
-from numpy.lib.array_utils import normalize_axis_tuple
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from . import _blocks
 from ._config import kernels
@@ -19,9 +19,10 @@ ACCEPTED = (
     "these, or another library's array that follows the array API"
 )
 
-_SPARSE = (sp.csr_array, sp.csc_array, sp.csr_matrix, sp.csc_matrix)
+SPARSE = (sp.csr_array, sp.csc_array, sp.csr_matrix, sp.csc_matrix)
 _DTYPES = frozenset(np.dtype(code) for code in "?bBhHiIlLqQfdFD")
 _INDEX_DTYPES = (np.dtype(np.int32), np.dtype(np.int64))
+_INTEGERS = (int, np.integer)
 
 
 class Compressed(NamedTuple):
@@ -42,12 +43,12 @@ class Compressed(NamedTuple):
 
 def is_sparse(x: Any) -> bool:
     """Whether x is one of the four compressed containers of SciPy."""
-    return isinstance(x, _SPARSE)
+    return isinstance(x, SPARSE)
 
 
 def scipy_class(x: Any) -> Any:
     """Which of the four containers x is: a subclass, such as anndata's views, is not ours to construct."""
-    return next(cls for cls in _SPARSE if isinstance(x, cls))
+    return next(cls for cls in SPARSE if isinstance(x, cls))
 
 
 def is_backed(x: Any) -> bool:
@@ -61,21 +62,22 @@ def container(x: Any, name: str = "x") -> Any:
 
     Other sparse formats are converted to csr, and a dataset on disk is loaded.
     """
-    if is_dask(x):
+    if is_sparse(x):
+        _check_outline(x, name)
         check_dtype(x.dtype, name)
         return x
-    if sp.issparse(x):
-        _check_outline(x, name)
-    if is_sparse(x):
+    if is_dask(x):
         check_dtype(x.dtype, name)
         return x
     if isinstance(x, np.ndarray | np.generic) and not isinstance(x, np.ma.MaskedArray):
         x = np.asarray(x)
         check_dtype(x.dtype, name)
         return x
-    if sp.issparse(x) and x.ndim <= 2:
-        check_dtype(x.dtype, name)
-        return to_csr(x, name)
+    if sp.issparse(x):
+        _check_outline(x, name)
+        if x.ndim <= 2:
+            check_dtype(x.dtype, name)
+            return to_csr(x, name)
     if is_backed(x):
         from . import _backed
 
@@ -87,9 +89,12 @@ def container(x: Any, name: str = "x") -> Any:
 def _check_outline(x: Any, name: str) -> None:
     """ValueError unless a sparse x has lengths for a shape, and an array of values: its other properties need both."""
     shape = x.shape
-    if not isinstance(shape, tuple) or not shape or not all(isinstance(n, int | np.integer) and n >= 0 for n in shape):
+    good = isinstance(shape, tuple) and len(shape) > 0
+    for n in shape if good else ():
+        good = good and isinstance(n, _INTEGERS) and bool(n >= 0)
+    if not good:
         raise ValueError(f"{name}.shape must be a tuple of lengths, got {shape}")
-    if is_sparse(x) and len(shape) > 2:
+    if len(shape) > 2 and is_sparse(x):
         raise ValueError(f"{name}.shape must have one or two lengths, got {shape}")
     if hasattr(x, "data"):  # not dok
         _array(x.data, f"{name}.data")
@@ -134,9 +139,14 @@ def narrow(indptr: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return indptr.astype(dtype) if dtype == np.int32 and indptr[-1] < 2**31 else indptr
 
 
+def native_dtype(dtype: np.dtype) -> np.dtype:
+    """The type in this machine's byte order."""
+    return dtype if dtype.isnative else dtype.newbyteorder("=")
+
+
 def check_dtype(dtype: np.dtype, name: str) -> None:
     """Refuse what is neither bool, an integer, float32/64 nor complex64/128."""
-    if dtype.newbyteorder("=") not in _DTYPES:
+    if dtype not in _DTYPES and dtype.newbyteorder("=") not in _DTYPES:
         raise TypeError(
             f"{name} must have a bool, integer, float32, float64, complex64 or complex128 dtype; got {dtype}"
         )
@@ -168,7 +178,7 @@ def check_order(order: str) -> None:
 
 def float_dtype(dtype: np.dtype) -> np.dtype:
     """The type of a mean, quotient or logarithm of values of `dtype`: floats and complex numbers stay."""
-    return dtype.newbyteorder("=") if dtype.kind in "fc" else np.dtype(float)
+    return native_dtype(dtype) if dtype.kind in "fc" else np.dtype(float)
 
 
 def axes_of(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
@@ -176,16 +186,18 @@ def axes_of(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
     if axis is None:
         return tuple(range(ndim))
     axes = axis if isinstance(axis, tuple) else (axis,)
-    if any(isinstance(one, bool) or not isinstance(one, int | np.integer) for one in axes):
+    if [one for one in axes if isinstance(one, bool) or not isinstance(one, _INTEGERS)]:
         raise TypeError(f"axis must be None, an int or a tuple of ints; got {axis!r}")
+    if len(axes) == 1:
+        return (normalize_axis_index(axes[0], ndim, "axis"),)
     return tuple(sorted(normalize_axis_tuple(axes, ndim, "axis")))
 
 
 def one_axis(axis: int, ndim: int = 2) -> int:
     """A single axis, not negative."""
-    if isinstance(axis, bool) or not isinstance(axis, int | np.integer):
+    if isinstance(axis, bool) or not isinstance(axis, _INTEGERS):
         raise TypeError(f"axis must be an int; got {axis!r}")
-    return normalize_axis_tuple(axis, ndim, "axis")[0]
+    return normalize_axis_index(axis, ndim, "axis")
 
 
 def compressed(x: Any, *, canonical: bool = False, name: str = "x") -> Compressed:
@@ -193,16 +205,21 @@ def compressed(x: Any, *, canonical: bool = False, name: str = "x") -> Compresse
 
     With `canonical`, rows are sorted and without duplicates: on a copy (of integers, in 64 bits), where x is not.
     """
-    major = -1 if x.ndim == 1 else 0 if x.format == "csr" else 1
-    n_major, n_minor = (1, x.shape[0]) if x.ndim == 1 else (x.shape[major], x.shape[1 - major])
-    data, indices, indptr = (_vector(getattr(x, part), f"{name}.{part}") for part in ("data", "indices", "indptr"))
+    shape = x.shape
+    major = -1 if len(shape) == 1 else 0 if x.format == "csr" else 1
+    n_major, n_minor = (1, shape[0]) if len(shape) == 1 else (shape[major], shape[1 - major])
+    data, indices = _vector(x.data, f"{name}.data"), _vector(x.indices, f"{name}.indices")
+    indptr = _vector(x.indptr, f"{name}.indptr")
     check_dtype(data.dtype, f"{name}.data")
     indices = integers(indices, f"{name}.indices")
     indptr = checked_indptr(indptr, n_major, len(data), len(indices), name)
-    nnz = int(indptr[-1])
-    data = np.ascontiguousarray(data[:nnz], data.dtype.newbyteorder("="))
+    nnz = indptr.item(-1)
+    # Views or copies, even of all entries: to make them read-only leaves the arrays of x as they are.
+    data = np.ascontiguousarray(data[:nnz], native_dtype(data.dtype))
     indices = np.ascontiguousarray(indices[:nnz])
-    c = Compressed(read_only(data), read_only(indices), read_only(indptr), n_major, n_minor, major, x, name)
+    for array in (data, indices, indptr):
+        array.setflags(write=False)
+    c = Compressed(data, indices, indptr, n_major, n_minor, major, x, name)
     # True and True in one place are True, not two.
     if not (canonical or data.dtype.kind == "b") or _is_canonical(c):
         return c
@@ -238,39 +255,41 @@ def _vector(array: Any, name: str) -> np.ndarray:
 
 def integers(array: np.ndarray, name: str) -> np.ndarray:
     """Indices as the kernels take them: int32 or int64 in native byte order."""
-    if array.dtype.kind not in "iu":
-        raise ValueError(f"{name} must be integers, got {array.dtype}")
     if array.dtype in _INDEX_DTYPES:
         return array
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be integers, got {array.dtype}")
     if array.dtype == np.uint64 and len(array) and array.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{name}[{int(array.argmax())}] is {array.max()}, beyond int64")
     return array.astype(np.int64)
 
 
 def checked_indptr(indptr: np.ndarray, n_major: int, n_data: int, n_indices: int, name: str) -> np.ndarray:
-    """The row pointers in int64, if they are those of a matrix with so many rows, values and indices."""
+    """The row pointers in int64, a copy, if they are those of a matrix with so many rows, values and indices."""
     indptr = integers(indptr, f"{name}.indptr").astype(np.int64)
     if len(indptr) != n_major + 1:
         raise ValueError(f"{name}.indptr must have {n_major + 1} entries for its shape, got {len(indptr)}")
-    if indptr[0] != 0:
+    if indptr.item(0) != 0:
         raise ValueError(f"{name}.indptr[0] must be 0, got {indptr[0]}")
     decreases = indptr[1:] < indptr[:-1]
-    if decreases.any():
+    if np.count_nonzero(decreases):  # the cheapest look at a short array
         row = int(decreases.argmax())
         raise ValueError(
             f"{name}.indptr must not decrease, but indptr[{row}] = {indptr[row]}, indptr[{row + 1}] = {indptr[row + 1]}"
         )
-    nnz = int(indptr[-1])
-    for part, length in (("data", n_data), ("indices", n_indices)):
-        if nnz > length:
-            raise ValueError(f"{name}.indptr ends at {nnz}, but {name}.{part} has {length} entries")
+    nnz = indptr.item(-1)
+    if nnz > n_data or nnz > n_indices:
+        part, length = ("data", n_data) if nnz > n_data else ("indices", n_indices)
+        raise ValueError(f"{name}.indptr ends at {nnz}, but {name}.{part} has {length} entries")
     return indptr
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
-    """A read-only view: what a kernel must not write. (It also spares Numba a second compilation.)"""
+    """The array, or a view of it, that cannot be written: for what a kernel only reads. (Numba compiles it once.)"""
+    if not array.flags.writeable:
+        return array
     view = array.view()
-    view.flags.writeable = False
+    view.setflags(write=False)
     return view
 
 
@@ -294,7 +313,13 @@ def with_data(c: Compressed, data: np.ndarray) -> Any:
     source = c.source
     # In the types of the source, unless SciPy would not take them: byte-swapped, unsigned, ...
     indptr = c.indptr.astype(source.indptr.dtype if source.indptr.dtype in _INDEX_DTYPES else np.int64)
-    result = assemble(scipy_class(source), source.shape, data, np.array(c.indices), indptr)
+    indices = c.indices.copy()
+    cls: Any = type(source)
+    if cls in SPARSE:  # a shallow copy with other arrays: a tenth of the constructor's time, and it has the flags
+        result = cls.__new__(cls)
+        vars(result).update(vars(source), data=data, indices=indices, indptr=indptr)
+        return result
+    result = assemble(scipy_class(source), source.shape, data, indices, indptr)
     copy_flags(source, result)
     return result
 

@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ._config import kernels
+from ._inputs import read_only
+
 
 class Moments(NamedTuple):
     """For each of several sets of values: how many, sum(v - shift), sum((v - shift)**2), and the shift. All float64."""
@@ -32,18 +35,8 @@ class Moments(NamedTuple):
         return Moments(self.n, self.s1 + self.n * d, s2, np.broadcast_to(shift, self.shift.shape))
 
     def centred(self) -> "Moments":
-        """The same values, around the integer next to their mean, or the mean itself where that is too far away.
-
-        The integer is near enough if its distance d to the mean has d**2 <= 2 var: that at most triples the sum of
-        squares. For integer values it always is, since var >= d (1 - d) >= d**2.
-        """
-        n = np.where(self.n > 0, self.n, 1)
-        distance = self.s1 / n
-        mean = self.shift + distance
-        variance = np.maximum(self.s2 / n - distance * distance, 0)
-        nearest = np.rint(mean)
-        shift = np.where((nearest - mean) ** 2 <= 2 * variance, nearest, mean)
-        return self.around(np.where(np.isfinite(shift), shift, self.shift))
+        """The same values, around a shift near their mean."""
+        return merge(self, zeros(np.zeros(np.shape(self.n))))
 
 
 def zeros(n: np.ndarray) -> Moments:
@@ -54,17 +47,32 @@ def zeros(n: np.ndarray) -> Moments:
 
 def merge(a: Moments, b: Moments) -> Moments:
     """Moments of the values of both."""
-    with np.errstate(all="ignore"):
-        # Around the mean of the larger set first: from there the common mean is a small step.
-        base = np.where(a.n >= b.n, a.shift, b.shift)
-        n = np.maximum(a.n + b.n, 1)
-        step = (a.s1 + a.n * (a.shift - base) + b.s1 + b.n * (b.shift - base)) / n
-        common = np.where(np.isfinite(step), base + step, base)
-        a_common, b_common = a.around(common), b.around(common)
-        both = Moments(a.n + b.n, a_common.s1 + b_common.s1, a_common.s2 + b_common.s2, common)
-        shift = both.centred().shift
-        a, b = a.around(shift), b.around(shift)
-        return Moments(a.n + b.n, a.s1 + b.s1, a.s2 + b.s2, shift)
+    merged = _merge(np.array(a).reshape(4, -1), np.array(b).reshape(4, -1))
+    return Moments(*merged.reshape(4, *np.shape(a.n)))
+
+
+def _merge(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The same of arrays with a row for each of the four."""
+    merged = np.empty_like(a)
+    kernels().merge_moments(read_only(a), read_only(b), merged)
+    return merged
+
+
+def with_zeros(records: np.ndarray, n: int) -> np.ndarray:
+    """A row for each of the four: the moments of n values, those of the records (in rows of four) and zeros."""
+    stored = np.ascontiguousarray(records.T)
+    zeros = np.zeros(stored.shape)
+    zeros[0] = n - stored[0]
+    return _merge(stored, zeros)
+
+
+def merge_records(records: np.ndarray) -> np.ndarray:
+    """One record for all: they are merged pair by pair. Of none, that of no values."""
+    while len(records) > 1:
+        pairs = records[: len(records) // 2 * 2].T
+        merged = _merge(np.ascontiguousarray(pairs[:, ::2]), np.ascontiguousarray(pairs[:, 1::2])).T
+        records = np.concatenate((merged, records[len(merged) * 2 :]))
+    return records if len(records) else np.zeros((1, 4))
 
 
 def merge_all(parts: list[Moments]) -> Moments:
@@ -77,26 +85,9 @@ def side_by_side(parts: list[Moments]) -> Moments:
     return Moments(*(np.concatenate(part, axis=-1) for part in zip(*parts)))
 
 
-def merge_last_axis(m: Moments) -> Moments:
-    """Merge along the last axis, pair by pair: its length becomes 1 (or stays 0)."""
-    while m.n.shape[-1] > 1:
-        even = Moments(*(part[..., : part.shape[-1] // 2 * 2] for part in m))
-        merged = merge(Moments(*(part[..., ::2] for part in even)), Moments(*(part[..., 1::2] for part in even)))
-        if m.n.shape[-1] % 2:
-            merged = Moments(*(np.concatenate((x, part[..., -1:]), -1) for x, part in zip(merged, m)))
-        m = merged
-    return m
-
-
 def mean_and_variance(m: Moments, correction: float) -> tuple[np.ndarray, np.ndarray]:
     """Mean, and sum of squares around it over n - correction: NaN where that is not positive, never negative."""
-    with np.errstate(all="ignore"):
-        mean = m.mean()
-        centre = m.around(np.where(np.isfinite(mean), mean, m.shift))
-        nearest = np.rint(mean)
-        near = (nearest - mean) ** 2 * m.n <= 2 * centre.s2
-        # Re-based from what came in, so that integers stay exact.
-        m = m.around(np.where(np.isfinite(mean), np.where(near, nearest, mean), m.shift))
-        squares = np.maximum(m.s2 - m.s1 * (m.s1 / m.n), 0)
-        degrees = m.n - correction
-        return mean, np.where(degrees > 0, squares / degrees, np.nan)
+    moments = np.array(m).reshape(4, -1)
+    mean, variance = np.empty((2, moments.shape[1]))
+    kernels().finish_moments(read_only(moments), correction, mean, variance)
+    return mean.reshape(m.n.shape), variance.reshape(m.n.shape)

@@ -138,13 +138,17 @@ def row_totals(x: Any, axis: int, dtype: np.dtype) -> np.ndarray:
 def median_of_positive(totals: Any) -> float:
     """The default target: scanpy's median over the cells that have counts; 1 if none has."""
     positive = totals[totals > 0]
-    return float(np.median(positive)) if len(positive) else 1.0
+    if not len(positive):
+        return 1.0
+    low, high = (len(positive) - 1) // 2, len(positive) // 2
+    ordered = np.partition(positive, (low, high))  # np.median takes many times as long for 100 totals
+    return float(ordered[low] if low == high else (ordered[low] + ordered[high]) / 2)
 
 
+@np.errstate(all="ignore")
 def factors_for(totals: np.ndarray, target_sum: float) -> np.ndarray:
     """What each row is multiplied by; the formula of the kernel `normalize_major`."""
-    with np.errstate(all="ignore"):
-        return np.where(totals != 0, np.float64(target_sum) / totals, 1.0)
+    return np.where(totals != 0, np.float64(target_sum) / totals, 1.0)
 
 
 def check_target(target_sum: Any) -> None:

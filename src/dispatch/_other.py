@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 import numpy as np
 from array_api_compat import array_namespace, is_array_api_obj
 
-from ._inputs import ACCEPTED, check_options, check_order, is_backed, is_dask, is_sparse, one_axis
+from ._inputs import ACCEPTED, SPARSE, check_options, check_order, is_backed, is_dask, one_axis
+
+_OURS = (*SPARSE, np.ndarray, np.generic, int, float)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -22,7 +24,7 @@ def delegated(function: Function) -> Function:
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         for x in args[:2]:
-            if is_other(x):
+            if not isinstance(x, _OURS) and is_other(x):
                 with np.errstate(all="ignore"):
                     return FUNCTIONS.get(name, partial(_standard, name))(*args, **kwargs)
         return function(*args, **kwargs)
@@ -32,9 +34,7 @@ def delegated(function: Function) -> Function:
 
 def is_other(x: Any) -> bool:
     """Whether x is an array of another library, which has an array API namespace of its own."""
-    if isinstance(x, np.ndarray | np.generic | int | float) or is_sparse(x) or is_dask(x):
-        return False
-    return is_array_api_obj(x) and not is_backed(x)
+    return not isinstance(x, _OURS) and is_array_api_obj(x) and not (is_dask(x) or is_backed(x))
 
 
 def _standard(name: str, *args: Any, out: Any = None, **kwargs: Any) -> Any:

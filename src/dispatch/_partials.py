@@ -23,6 +23,7 @@ from ._pieces import (
     flat_pieces,
     kernel_dtype,
     minor_blocks,
+    one_row,
     places,
     row_pieces,
     run_rows,
@@ -54,6 +55,7 @@ class Extremes(NamedTuple):
 
 
 EXTREMES = {"max": np.maximum, "min": np.minimum}
+_SUM_DTYPES = {kind: np.dtype(code) for kind, code in zip("biufc", ("i8", "i8", "u8", "f8", "c16"))}
 # In the order of the codes that kernels know them by.
 FOLDS = ("max", "min", "product")
 
@@ -65,7 +67,7 @@ def add_all(parts: list[Any]) -> Any:
 
 def n_reduced(shape: tuple[int, ...], axes: Axes) -> int:
     """How many elements go into each result."""
-    return prod(shape[axis] for axis in axes)
+    return prod([shape[axis] for axis in axes])
 
 
 def is_dense(x: Any, axes: Axes) -> bool:
@@ -100,7 +102,7 @@ def as_complex(real: np.ndarray, imag: np.ndarray) -> np.ndarray:
 
 def sum_dtype(dtype: np.dtype) -> np.dtype:
     """The type that values of `dtype` are summed in."""
-    return np.dtype({"f": np.float64, "c": np.complex128, "u": np.uint64}.get(dtype.kind, np.int64))
+    return _SUM_DTYPES[dtype.kind]
 
 
 def _sums(c: Compressed, axes: Axes, dtype: np.dtype) -> np.ndarray:
@@ -127,10 +129,10 @@ def _sums(c: Compressed, axes: Axes, dtype: np.dtype) -> np.ndarray:
         for part in _blocks.run(columns, minor_blocks(c, c.n_minor), len(c.data)):
             _add_to(out, part)
     else:
-        flat = as_one_row(c)
-        parts = _sums(flat, (1,), dtype).ravel().view(acc)
-        out = np.empty(1, acc)
-        kernel.sum_major(read_only(parts), read_only(np.array([0, len(parts)])), 0, 1, out)
+        out = _sums(as_one_row(c), (1,), dtype).ravel().view(acc)
+        if len(out) != 1:
+            parts, out = read_only(out), np.empty(1, acc)
+            kernel.sum_major(parts, one_row(len(parts)), 0, 1, out)
     return keep_axes(out, axes).view(sum_dtype(dtype))
 
 
@@ -215,13 +217,15 @@ def extremes(x: Any, axes: Axes, name: str) -> Extremes:
     entries = _entries(c, axes)
     start = np.full(len(entries), never, dtype)
     start[entries < n] = 0
-    if dtype == np.uint64:  # as signed numbers in the same order
+    if dtype.str[1:] == "u8":  # as signed numbers in the same order
         top = np.uint64(1 << 63)
         c = c._replace(data=read_only((c.data.astype(dtype) ^ top).view(np.int64)))
         values = _fold(c, axes, name, (start ^ top).view(np.int64), np.dtype(np.int64)).view(dtype) ^ top
     else:
-        values = _fold(c, axes, name, start.astype(float if dtype.kind == "f" else np.int64), dtype).astype(dtype)
-    return Extremes(keep_axes(values + dtype.type(0), axes), n)
+        values = _fold(c, axes, name, start.astype(float if dtype.kind == "f" else np.int64), dtype)
+        values += 0  # no -0
+        values = values.astype(dtype, copy=False)
+    return Extremes(keep_axes(values, axes), n)
 
 
 def tops(x: Any, ns: Sequence[int]) -> np.ndarray:
@@ -282,13 +286,12 @@ def _entries(c: Compressed, axes: Axes) -> np.ndarray:
     if len(axes) == 2:
         return np.array([len(c.data)])
     if axes == (1 - c.major,):
-        return np.diff(c.indptr)
+        return c.indptr[1:] - c.indptr[:-1]
     out = np.zeros(c.n_minor, np.int64)
-    ones = read_only(np.ones(_blocks.CAST_STEP, np.uint8))
+    ones = read_only(np.ones(min(len(c.data), _blocks.CAST_STEP), np.uint8))
     kernel = kernels()
     for lo, hi in _blocks.split_flat(len(c.data), _blocks.CAST_STEP):
-        one_row = read_only(np.array([0, hi - lo]))
-        check(c, lo, kernel.count_minor(ones, c.indices[lo:hi], one_row, 0, 1, out))
+        check(c, lo, kernel.count_minor(ones, c.indices[lo:hi], one_row(hi - lo), 0, 1, out))
     return out
 
 
@@ -326,13 +329,10 @@ def moments(x: Any, axes: Axes) -> Moments:
         records = _major_records(c)
     else:
         records = _major_records(as_one_row(c))
-    stored = Moments(*(np.ascontiguousarray(records[:, part]) for part in range(4)))
     if len(axes) == 2:
-        stored = _moments.merge_last_axis(stored)
-        if not stored.n.size:
-            stored = _moments.zeros(np.zeros(1))
-    merged = _moments.merge(stored, _moments.zeros(n_reduced(x.shape, axes) - stored.n))
-    return Moments(*(keep_axes(part, axes) for part in merged))
+        records = _moments.merge_records(records)
+    merged = _moments.with_zeros(records, n_reduced(x.shape, axes))
+    return Moments(*merged.reshape((4, 1, -1) if axes == (0,) else (4, -1, 1)))
 
 
 def _major_records(c: Compressed) -> np.ndarray:
@@ -434,9 +434,9 @@ def to_ndarray(x: Any, order: str = "C", name: str = "x") -> np.ndarray:
     return native(compressed(x, name=name)).toarray(order=order).astype(x.dtype, copy=False)
 
 
+@np.errstate(all="ignore")  # inf - inf
 def _add_to(out: np.ndarray, part: np.ndarray) -> None:
-    with np.errstate(all="ignore"):  # inf - inf
-        out += part
+    out += part
 
 
 def keep_axes(values: np.ndarray, axes: Axes) -> np.ndarray:

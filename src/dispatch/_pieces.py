@@ -9,13 +9,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _blocks
-from ._inputs import Compressed, raise_bad_index, read_only
+from ._inputs import Compressed, native_dtype, raise_bad_index, read_only
 
 # The types that kernels take for the others; at the same width they are viewed as it, else cast to it.
-SUM_AS = {"b1": "u1", "i1": "i4", "i2": "i4", "u4": "i8", "u8": "i8"}
-MOMENTS_AS = {"b1": "u1", "i1": "i4", "i2": "i4", "u4": "i8", "u8": "f8"}
-# Only zero or not matters to a count, the low bits of a product are those of its unsigned factors, and a copy is bytes.
-COUNT_AS = SCALE_AS = TAKE_AS = {"b1": "u1", "i1": "u1", "i2": "u2", "u4": "i4", "u8": "i8"}
+SUM_AS, MOMENTS_AS, COUNT_AS = (
+    {np.dtype(given): np.dtype(taken) for given, taken in types.items()}
+    for types in (
+        {"b1": "u1", "i1": "i4", "i2": "i4", "u4": "i8", "u8": "i8"},
+        {"b1": "u1", "i1": "i4", "i2": "i4", "u4": "i8", "u8": "f8"},
+        {"b1": "u1", "i1": "u1", "i2": "u2", "u4": "i4", "u8": "i8"},  # only zero or not matters
+    )
+)
+# The low bits of a product are those of its unsigned factors, and a copy is bytes.
+SCALE_AS = TAKE_AS = COUNT_AS
 
 
 class Piece(NamedTuple):
@@ -30,29 +36,49 @@ class Piece(NamedTuple):
     n: int
 
 
-def kernel_dtype(dtype: np.dtype, table: dict[str, str]) -> np.dtype:
+def kernel_dtype(dtype: np.dtype, table: dict[np.dtype, np.dtype]) -> np.dtype:
     """The type that kernels take for values of `dtype`."""
-    return np.dtype(table.get(dtype.str[1:], dtype.newbyteorder("=")))
+    dtype = native_dtype(dtype)
+    return table.get(dtype, dtype)
 
 
 def cast(values: np.ndarray, *dtypes: np.dtype) -> np.ndarray:
     """The values in the last type, after the others in turn; integers of equal width are viewed, not copied."""
     for dtype in dtypes:
-        if values.dtype != dtype:
-            view = values.dtype.kind in "biu" and dtype.kind in "iu" and values.dtype.itemsize == dtype.itemsize
+        if values.dtype == dtype:
+            continue
+        if _is_view(values.dtype, dtype):
+            values = values.view(dtype)
+        else:
             with np.errstate(all="ignore"):
-                values = values.view(dtype) if view else values.astype(dtype)
+                values = values.astype(dtype)
     return values
+
+
+def _is_view(dtype: np.dtype, other: np.dtype) -> bool:
+    return dtype.kind in "biu" and other.kind in "iu" and dtype.itemsize == other.itemsize
+
+
+def _is_free(dtype: np.dtype, dtypes: tuple[np.dtype, ...]) -> bool:
+    """Whether a cast of values of `dtype` through these types only views them."""
+    for other in dtypes:
+        if dtype != other and not _is_view(dtype, other):
+            return False
+        dtype = other
+    return True
 
 
 def row_pieces(
     c: Compressed, start: int, stop: int, *dtypes: np.dtype, into: np.ndarray | None = None
 ) -> Iterator[Piece]:
     """The rows [start, stop), cast through `dtypes`; with `into`, by way of that buffer of the result's type."""
+    free = _is_free(c.data.dtype, dtypes if into is None else (into.dtype, *dtypes))
+    if free and stop - start == c.n_major:
+        yield Piece(cast(c.data, *dtypes), c.indices, c.indptr, 0, len(c.data), 0, c.n_major)
+        return
     indptr = c.indptr[start : stop + 1]
-    through = dtypes if into is None else (into.dtype, *dtypes)
-    n_pieces = 1 if _is_free(c, through) else -(-int(indptr[-1] - indptr[0]) // _blocks.CAST_STEP)
-    for first, last in _blocks.split(indptr - indptr[0], n_pieces):
+    n_pieces = 1 if free else -(-int(indptr[-1] - indptr[0]) // _blocks.CAST_STEP)
+    for first, last in _blocks.split(indptr, n_pieces):
         lo, hi = int(indptr[first]), int(indptr[last])
         data = c.data[lo:hi]
         if into is not None and into.dtype != data.dtype:
@@ -60,18 +86,27 @@ def row_pieces(
                 into[lo:hi] = data
             data = into[lo:hi]
         data = read_only(cast(data, *dtypes))
-        its_indptr = read_only(indptr[first : last + 1] - lo)
+        its_indptr = indptr[first : last + 1]
+        if lo:
+            its_indptr = read_only(its_indptr - lo)
         yield Piece(data, c.indices[lo:hi], its_indptr, lo, hi, start + first, last - first)
 
 
 def flat_pieces(c: Compressed, start: int, stop: int, *dtypes: np.dtype) -> Iterator[Piece]:
     """The stored values of the rows [start, stop), cast through `dtypes`, each piece as if it were one row."""
-    begin, end = int(c.indptr[start]), int(c.indptr[stop])
-    step = max(end - begin, 1) if _is_free(c, dtypes) else _blocks.CAST_STEP
+    begin, end = c.indptr.item(start), c.indptr.item(stop)
+    step = max(end - begin, 1) if _is_free(c.data.dtype, dtypes) else _blocks.CAST_STEP
     for lo in range(begin, end, step):
         hi = min(lo + step, end)
         data = read_only(cast(c.data[lo:hi], *dtypes))
-        yield Piece(data, c.indices[lo:hi], read_only(np.array([0, hi - lo])), lo, hi, 0, 1)
+        yield Piece(data, c.indices[lo:hi], one_row(hi - lo), lo, hi, 0, 1)
+
+
+def one_row(n: int) -> np.ndarray:
+    """The indptr of a single row with n values."""
+    indptr = np.array([0, n])
+    indptr.setflags(write=False)
+    return indptr
 
 
 def places(c: Compressed) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
@@ -85,8 +120,9 @@ def places(c: Compressed) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
 
 def as_one_row(c: Compressed) -> Compressed:
     """All stored values in rows of equal length, whatever the rows of the matrix: for reductions over both axes."""
-    edges = np.append(np.arange(0, len(c.data), _blocks.CAST_STEP), len(c.data))
-    return c._replace(indptr=read_only(edges), n_major=len(edges) - 1, major=0)
+    edges = np.array([*range(0, len(c.data), _blocks.CAST_STEP), len(c.data)])
+    edges.setflags(write=False)
+    return Compressed(c.data, c.indices, edges, len(edges) - 1, c.n_minor, 0, c.source, c.name)
 
 
 def minor_blocks(c: Compressed, part_size: int) -> list[tuple[int, int]]:
@@ -108,8 +144,3 @@ def check(c: Compressed, lo: int, bad: int) -> None:
     """Raise ValueError if a kernel that began at position `lo` found a bad index."""
     if bad >= 0:
         raise_bad_index(c, lo + bad)
-
-
-def _is_free(c: Compressed, dtypes: tuple[np.dtype, ...]) -> bool:
-    """Whether a cast through these types only views the data."""
-    return not len(c.data) or np.shares_memory(cast(c.data[:1], *dtypes), c.data[:1])

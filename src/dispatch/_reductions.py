@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import _backed, _partials
-from ._inputs import as_row, axes_of, check_dtype, float_dtype, is_backed, is_dask, is_sparse, streamed
+from ._inputs import as_row, axes_of, check_dtype, float_dtype, is_backed, is_dask, is_sparse, native_dtype, streamed
 from ._moments import Moments, mean_and_variance, merge_all
 from ._other import delegated
 from ._partials import Extremes, Products, Sums, add_all
 
 Axis = int | tuple[int, ...] | None
+
+_REAL = (int, float, np.integer, np.floating)
 
 
 @delegated
@@ -490,7 +492,7 @@ def _variances(function: str, x: Any, axis: Axis, correction: float, keepdims: b
     result = float_dtype(_dtype(x.dtype))
     if result.kind == "c":
         raise TypeError(f"{function} is defined for real numbers; got x of dtype {x.dtype}")
-    if isinstance(correction, bool) or not isinstance(correction, int | float | np.integer | np.floating):
+    if isinstance(correction, bool) or not isinstance(correction, _REAL):
         raise TypeError(f"correction must be a real number; got {correction!r}")
     finishes: list[Callable[..., Any]] = [
         partial(_finish_moments, which=which, correction=float(correction))
@@ -514,16 +516,16 @@ def _reduce(
     if is_sparse(x) and x.ndim == 1:
         rows = tuple(one + 1 for one in axes)
         return [r[0] for r in _reduce(name, as_row(x), partial_of, combine, finishes, rows, keepdims, dtype)]
+    if not (is_dask(x) or is_backed(x)):
+        merged = partial_of(x, axes=axes)
+        return [_shape(merged, finish, axes, keepdims, dtype) for finish in finishes]
     finishes = [partial(_shape, finish=finish, axes=axes, keepdims=keepdims, dtype=dtype) for finish in finishes]
     partial_of = partial(partial_of, axes=axes)
-    if is_dask(x):
-        from . import _lazy
-
-        return _lazy.reduce(name, x, partial_of, combine, finishes, axes, keepdims, dtype)
     if is_backed(x):
         return _reduce_blocks(x, partial_of, combine, finishes, axes, keepdims)
-    merged = partial_of(x)
-    return [finish(merged) for finish in finishes]
+    from . import _lazy
+
+    return _lazy.reduce(name, x, partial_of, combine, finishes, axes, keepdims, dtype)
 
 
 def _reduce_blocks(
@@ -539,11 +541,11 @@ def _reduce_blocks(
     return [np.concatenate(results, major if keepdims or not axes else 0) for results in finished]
 
 
+@np.errstate(all="ignore")  # as a decorator it takes half the time
 def _shape(merged: Any, finish: Callable, axes: tuple[int, ...], keepdims: bool, dtype: np.dtype) -> Any:
     """The finished values, rounded to their type; without the reduced axes unless they are to be kept."""
-    with np.errstate(all="ignore"):
-        values = np.asarray(finish(merged)).astype(dtype)
-    return values.reshape([n for i, n in enumerate(values.shape) if keepdims or i not in axes])[()]
+    values = np.asarray(finish(merged)).astype(dtype, copy=False)
+    return (values if keepdims else values.squeeze(axes))[()]
 
 
 def merge_extremes(parts: list[Extremes], name: str) -> Extremes:
@@ -595,11 +597,13 @@ def _finish_mean(sums: Sums) -> np.ndarray:
 
 
 def _finish_moments(moments: Moments, which: str, correction: float) -> np.ndarray:
-    mean, variance = mean_and_variance(moments, correction)
-    return {"mean": mean, "var": variance, "std": np.sqrt(variance)}[which]
+    if which == "mean":
+        return moments.mean()
+    variance = mean_and_variance(moments, correction)[1]
+    return np.sqrt(variance) if which == "std" else variance
 
 
 def _dtype(dtype: DTypeLike) -> np.dtype:
     dtype = np.dtype(dtype)
     check_dtype(dtype, "dtype")
-    return dtype.newbyteorder("=")
+    return native_dtype(dtype)

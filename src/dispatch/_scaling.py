@@ -14,6 +14,7 @@ from ._inputs import (
     container,
     is_dask,
     is_sparse,
+    native_dtype,
     one_axis,
     read_only,
     with_data,
@@ -103,10 +104,11 @@ def axis_scale(
     return scale_sparse(c, factors, axis, op == "divide", dtype, out)
 
 
+@np.errstate(all="ignore")
 def is_linear(factors: Any, divide: bool) -> bool:
     """Whether scaling each of several duplicates is scaling their sum: not times inf, nor over zero."""
-    with np.errstate(all="ignore"):
-        return bool(np.all(np.not_equal(factors, 0) if divide else np.isfinite(factors)))
+    harmless = np.not_equal(factors, 0) if divide else np.isfinite(factors)
+    return np.count_nonzero(harmless) == harmless.size
 
 
 def scaled_dtype(x: np.dtype, factors: np.dtype, op: Op) -> np.dtype:
@@ -114,7 +116,7 @@ def scaled_dtype(x: np.dtype, factors: np.dtype, op: Op) -> np.dtype:
     if factors.kind not in "biuf" and not (factors.kind == x.kind == "c"):
         raise TypeError(f"factors must be real numbers{' or complex' * (x.kind == 'c')}; got {factors}")
     if x.kind in "fc":
-        return x.newbyteorder("=")
+        return native_dtype(x)
     return np.result_type(x, factors) if op == "multiply" and factors.kind != "f" else np.dtype(float)
 
 

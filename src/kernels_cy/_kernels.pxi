@@ -464,6 +464,77 @@ def moments_minor(const value_t[::1] data not None, const index_t[::1] indices n
     return first_outside(&indices[0], k, hi, n_minor)
 
 
+cdef inline double s2_around(double n, double s1, double s2, double d) noexcept nogil:
+    """s2 of moments whose shift moves down by d. Where it stays, d * s1 must not make NaN of an infinite sum."""
+    return s2 if d == 0 else s2 + d * (2 * s1 + n * d)
+
+
+# Around the mean of the larger set first: from there the common mean is a small step. The shift is then the integer
+# next to that mean, which keeps sums of integers exact, or the mean itself where the integer is too far away. It is
+# near enough if its distance d to the mean has d**2 <= 2 var: that at most triples the sum of squares. For integer
+# values it always is, since var >= d (1 - d) >= d**2.
+
+def merge_moments(const double[:, ::1] a not None, const double[:, ::1] b not None, double[:, ::1] out not None):
+    """out[:, i] = (n, sum(v - shift), sum((v - shift)**2), shift), v = values of a[:, i] and of b[:, i]"""
+    cdef Py_ssize_t i
+    cdef double n, m, s1, s2, base, step, common, distance, mean, variance, nearest, shift, da, db
+    with nogil:
+        for i in range(out.shape[1]):
+            n = a[0, i] + b[0, i]
+            m = n if n > 1 else 1
+            base = a[3, i] if a[0, i] >= b[0, i] else b[3, i]
+            step = (a[1, i] + a[0, i] * (a[3, i] - base) + b[1, i] + b[0, i] * (b[3, i] - base)) / m
+            common = base + step if isfinite(step) else base
+            da = a[3, i] - common
+            db = b[3, i] - common
+            s1 = (a[1, i] + a[0, i] * da) + (b[1, i] + b[0, i] * db)
+            s2 = s2_around(a[0, i], a[1, i], a[2, i], da) + s2_around(b[0, i], b[1, i], b[2, i], db)
+            distance = s1 / m
+            mean = common + distance
+            variance = s2 / m - distance * distance
+            variance = variance if variance > 0 else 0
+            nearest = rint(mean)
+            shift = nearest if (nearest - mean) * (nearest - mean) <= 2 * variance else mean
+            shift = shift if isfinite(shift) else common
+            da = a[3, i] - shift
+            db = b[3, i] - shift
+            out[0, i] = n
+            out[1, i] = (a[1, i] + a[0, i] * da) + (b[1, i] + b[0, i] * db)
+            out[2, i] = s2_around(a[0, i], a[1, i], a[2, i], da) + s2_around(b[0, i], b[1, i], b[2, i], db)
+            out[3, i] = shift
+
+
+# Around the mean, or the integer next to it where that is near enough: from there the correction for the mean is small,
+# and on integers exact.
+
+def finish_moments(const double[:, ::1] moments not None, double correction, double[::1] mean not None,
+                   double[::1] var not None):
+    """mean[i], var[i] = mean(v), sum((v - mean(v))**2) / (n - correction), v = values of moments[:, i]"""
+    cdef Py_ssize_t i
+    cdef double n, s1, s2, shift, centre, nearest, d, squares
+    with nogil:
+        for i in range(mean.shape[0]):
+            n = moments[0, i]
+            s1 = moments[1, i]
+            s2 = moments[2, i]
+            shift = moments[3, i]
+            centre = (s1 + n * shift) / n
+            mean[i] = centre
+            if isfinite(centre):
+                nearest = rint(centre)
+                d = nearest - centre
+                if d * d * n <= 2 * s2_around(n, s1, s2, shift - centre):
+                    centre = nearest
+            else:
+                centre = shift
+            d = shift - centre
+            s2 = s2_around(n, s1, s2, d)
+            s1 = s1 + n * d
+            squares = s2 - s1 * (s1 / n)
+            squares = 0 if squares < 0 else squares
+            var[i] = squares / (n - correction) if n - correction > 0 else <double>NAN
+
+
 def scale_major(const value_t[::1] data not None, const int64_t[::1] indptr not None,
                 Py_ssize_t start, Py_ssize_t stop, const acc_t[::1] factors not None, bint divide,
                 value_t[::1] out not None):

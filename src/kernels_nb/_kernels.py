@@ -325,6 +325,65 @@ def moments_minor(data, indices, indptr, start, stop, out):
 
 
 @_kernel
+def _s2_around(n, s1, s2, d):
+    """s2 of moments whose shift moves down by d. Where it stays, d * s1 must not make NaN of an infinite sum."""
+    return s2 if d == 0 else s2 + d * (2 * s1 + n * d)
+
+
+@_kernel
+def merge_moments(a, b, out):
+    """out[:, i] = (n, sum(v - shift), sum((v - shift)**2), shift), v = values of a[:, i] and of b[:, i]"""
+    for i in range(out.shape[1]):
+        n = a[0, i] + b[0, i]
+        m = n if n > 1 else 1.0
+        base = a[3, i] if a[0, i] >= b[0, i] else b[3, i]
+        step = (a[1, i] + a[0, i] * (a[3, i] - base) + b[1, i] + b[0, i] * (b[3, i] - base)) / m
+        common = base + step if np.isfinite(step) else base
+        da = a[3, i] - common
+        db = b[3, i] - common
+        s1 = (a[1, i] + a[0, i] * da) + (b[1, i] + b[0, i] * db)
+        s2 = _s2_around(a[0, i], a[1, i], a[2, i], da) + _s2_around(b[0, i], b[1, i], b[2, i], db)
+        distance = s1 / m
+        mean = common + distance
+        variance = s2 / m - distance * distance
+        variance = variance if variance > 0 else 0.0
+        nearest = np.rint(mean)
+        shift = nearest if (nearest - mean) * (nearest - mean) <= 2 * variance else mean
+        shift = shift if np.isfinite(shift) else common
+        da = a[3, i] - shift
+        db = b[3, i] - shift
+        out[0, i] = n
+        out[1, i] = (a[1, i] + a[0, i] * da) + (b[1, i] + b[0, i] * db)
+        out[2, i] = _s2_around(a[0, i], a[1, i], a[2, i], da) + _s2_around(b[0, i], b[1, i], b[2, i], db)
+        out[3, i] = shift
+
+
+@_kernel
+def finish_moments(moments, correction, mean, var):
+    """mean[i], var[i] = mean(v), sum((v - mean(v))**2) / (n - correction), v = values of moments[:, i]"""
+    for i in range(mean.shape[0]):
+        n = moments[0, i]
+        s1 = moments[1, i]
+        s2 = moments[2, i]
+        shift = moments[3, i]
+        centre = (s1 + n * shift) / n
+        mean[i] = centre
+        if np.isfinite(centre):
+            nearest = np.rint(centre)
+            d = nearest - centre
+            if d * d * n <= 2 * _s2_around(n, s1, s2, shift - centre):
+                centre = nearest
+        else:
+            centre = shift
+        d = shift - centre
+        s2 = _s2_around(n, s1, s2, d)
+        s1 = s1 + n * d
+        squares = s2 - s1 * (s1 / n)
+        squares = 0.0 if squares < 0 else squares
+        var[i] = squares / (n - correction) if n - correction > 0 else np.nan
+
+
+@_kernel
 def scale_major(data, indptr, start, stop, factors, divide, out):
     """out[k] = data[k] * factors[i], or / factors[i], for k in [indptr[i], indptr[i+1]), i in [start, stop)"""
     for i in range(start, stop):
