@@ -145,7 +145,7 @@ class Kernels(Protocol):
         out_indices: Indices,
         out_indptr: Indptr,
     ) -> int:
-        """out = entries k of rows [start, stop) with keep[j], j = indices[k]: data[k] at place[j]; returns as sum_minor"""
+        """out = entries k of rows [start, stop) with keep[j], j = indices[k], at place[j]; returns as sum_minor"""
 
     @staticmethod
     def top_major(

@@ -18,6 +18,7 @@ from ._pieces import (
     COUNT_AS,
     MOMENTS_AS,
     SUM_AS,
+    Step,
     as_one_row,
     check,
     flat_pieces,
@@ -315,28 +316,29 @@ def _fold(c: Compressed, axes: Axes, op: str, out: np.ndarray, dtype: np.dtype) 
     return out
 
 
-def moments(x: Any, axes: Axes) -> Moments:
-    """Moments of all elements, the implicit zeros included."""
+def moments(x: Any, axes: Axes, of: Callable[[np.ndarray], np.ndarray] | None = None) -> Moments:
+    """Moments of all elements, the implicit zeros included; or of a function `of` them: float64, 0 at 0."""
     x = container(x)
     if x.dtype.kind == "c":
         raise TypeError(f"variance is defined for real numbers; got {x.dtype}")
     if is_dense(x, axes):
-        return _dense_moments(to_ndarray(x), axes)
+        x = to_ndarray(x)
+        return _dense_moments(x if of is None else of(x), axes)
     c = compressed(x, canonical=True)
+    steps: tuple[Step, ...] = (kernel_dtype(c.data.dtype, MOMENTS_AS) if of is None else of,)
     if axes == (c.major,):
-        records = _minor_records(c)
+        records = _minor_records(c, *steps)
     elif len(axes) == 1:
-        records = _major_records(c)
+        records = _major_records(c, *steps)
     else:
-        records = _major_records(as_one_row(c))
+        records = _major_records(as_one_row(c), *steps)
     if len(axes) == 2:
         records = _moments.merge_records(records)
     merged = _moments.with_zeros(records, n_reduced(x.shape, axes))
     return Moments(*merged.reshape((4, 1, -1) if axes == (0,) else (4, -1, 1)))
 
 
-def _major_records(c: Compressed) -> np.ndarray:
-    steps = (kernel_dtype(c.data.dtype, MOMENTS_AS),)
+def _major_records(c: Compressed, *steps: Step) -> np.ndarray:
     kernel = kernels()
     records = np.empty((c.n_major, 4))
 
@@ -348,13 +350,12 @@ def _major_records(c: Compressed) -> np.ndarray:
     return records
 
 
-def _minor_records(c: Compressed) -> np.ndarray:
+def _minor_records(c: Compressed, *steps: Step) -> np.ndarray:
     """Moments of the stored values of each column.
 
     All blocks share one shift: the centre of the first 1/256 of the rows. Where that turns out to be too far from the
     mean of a column (an outlier that had the head for itself), a second pass takes the centre of the whole column.
     """
-    steps = (kernel_dtype(c.data.dtype, MOMENTS_AS),)
     kernel = kernels()
 
     def columns(start: int, stop: int) -> np.ndarray:

@@ -24,6 +24,10 @@ SUM_AS, MOMENTS_AS, COUNT_AS = (
 SCALE_AS = TAKE_AS = COUNT_AS
 
 
+# What values go through: a type, or a function that gives new values.
+Step = np.dtype | Callable[[np.ndarray], np.ndarray]
+
+
 class Piece(NamedTuple):
     """Stored values [lo, hi) of a matrix, as rows [first, first + n) of it, with an indptr that starts at 0."""
 
@@ -42,12 +46,17 @@ def kernel_dtype(dtype: np.dtype, table: dict[np.dtype, np.dtype]) -> np.dtype:
     return table.get(dtype, dtype)
 
 
-def cast(values: np.ndarray, *dtypes: np.dtype) -> np.ndarray:
-    """The values in the last type, after the others in turn; integers of equal width are viewed, not copied."""
+def cast(values: np.ndarray, *dtypes: Step) -> np.ndarray:
+    """The values in the last type, after the others in turn; integers of equal width are viewed, not copied.
+
+    In place of a type there may be a function of the values, which gives new ones.
+    """
     for dtype in dtypes:
-        if values.dtype == dtype:
+        if not isinstance(dtype, np.dtype):
+            values = dtype(values)
+        elif values.dtype == dtype:
             continue
-        if _is_view(values.dtype, dtype):
+        elif _is_view(values.dtype, dtype):
             values = values.view(dtype)
         else:
             with np.errstate(all="ignore"):
@@ -59,18 +68,18 @@ def _is_view(dtype: np.dtype, other: np.dtype) -> bool:
     return dtype.kind in "biu" and other.kind in "iu" and dtype.itemsize == other.itemsize
 
 
-def _is_free(dtype: np.dtype, dtypes: tuple[np.dtype, ...]) -> bool:
+def _is_free(dtype: np.dtype, dtypes: tuple[Step, ...]) -> bool:
     """Whether a cast of values of `dtype` through these types only views them."""
     for other in dtypes:
+        if not isinstance(other, np.dtype):
+            return False
         if dtype != other and not _is_view(dtype, other):
             return False
         dtype = other
     return True
 
 
-def row_pieces(
-    c: Compressed, start: int, stop: int, *dtypes: np.dtype, into: np.ndarray | None = None
-) -> Iterator[Piece]:
+def row_pieces(c: Compressed, start: int, stop: int, *dtypes: Step, into: np.ndarray | None = None) -> Iterator[Piece]:
     """The rows [start, stop), cast through `dtypes`; with `into`, by way of that buffer of the result's type."""
     free = _is_free(c.data.dtype, dtypes if into is None else (into.dtype, *dtypes))
     if free and stop - start == c.n_major:
@@ -92,7 +101,7 @@ def row_pieces(
         yield Piece(data, c.indices[lo:hi], its_indptr, lo, hi, start + first, last - first)
 
 
-def flat_pieces(c: Compressed, start: int, stop: int, *dtypes: np.dtype) -> Iterator[Piece]:
+def flat_pieces(c: Compressed, start: int, stop: int, *dtypes: Step) -> Iterator[Piece]:
     """The stored values of the rows [start, stop), cast through `dtypes`, each piece as if it were one row."""
     begin, end = c.indptr.item(start), c.indptr.item(stop)
     step = max(end - begin, 1) if _is_free(c.data.dtype, dtypes) else _blocks.CAST_STEP
@@ -130,7 +139,7 @@ def minor_blocks(c: Compressed, part_size: int) -> list[tuple[int, int]]:
 
     Their number is a power of two, so that two, four or eight threads get equally many.
     """
-    wanted = int(np.clip(len(c.data) // (32 * max(part_size, 1)), 1, 64))
+    wanted = max(1, min(len(c.data) // (32 * max(part_size, 1)), 64))
     return _blocks.split(c.indptr, 1 << (wanted.bit_length() - 1))
 
 

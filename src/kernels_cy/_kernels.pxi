@@ -709,7 +709,7 @@ def take_minor(const value_t[::1] data not None, const index_t[::1] indices not 
                const int64_t[::1] indptr not None, Py_ssize_t start, Py_ssize_t stop,
                const uint8_t[::1] keep not None, const index_t[::1] place not None, value_t[::1] out_data not None,
                index_t[::1] out_indices not None, int64_t[::1] out_indptr not None):
-    """out = entries k of rows [start, stop) with keep[j], j = indices[k]: data[k] at place[j]; returns as sum_minor"""
+    """out = entries k of rows [start, stop) with keep[j], j = indices[k], at place[j]; returns as sum_minor"""
     cdef Py_ssize_t n_minor = keep.shape[0], i, j, k, n, q, m = 0, bad = -1
     cdef const index_t* index
     cdef const value_t* value

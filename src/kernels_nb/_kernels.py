@@ -483,7 +483,7 @@ def normalize_major(data, indptr, start, stop, target, log, totals, out):
 
 @_kernel
 def take_minor(data, indices, indptr, start, stop, keep, place, out_data, out_indices, out_indptr):
-    """out = entries k of rows [start, stop) with keep[j], j = indices[k]: data[k] at place[j]; returns as sum_minor"""
+    """out = entries k of rows [start, stop) with keep[j], j = indices[k], at place[j]; returns as sum_minor"""
     n_minor = np.uint64(keep.shape[0])
     m = np.uint64(0)
     out_indptr[0] = 0

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..dispatch import _moments, _partials
-from ..dispatch._binary import multiply
-from ..dispatch._elementwise import apply
-from ..dispatch._inputs import compressed, container, is_sparse, with_data
+from ..dispatch._config import kernels
+from ..dispatch._inputs import compressed, container, is_sparse, read_only, with_data
 from ..dispatch._moments import Moments
 from ..dispatch._pieces import places
 from ..dispatch._rows import fold
@@ -56,13 +55,17 @@ class Options(NamedTuple):
         """Whether the flavour takes counts, and standardises their variances."""
         return self.flavor.startswith("seurat_v3")
 
+    def counts_cells(self, batched: bool) -> bool:
+        """Whether it matters in how many cells a gene is positive."""
+        return not self.is_v3 and (batched or bool(self.filter_unexpressed_genes))
+
 
 class Stats(NamedTuple):
     """Of each batch and gene, what the flavour needs to know; arrays of shape (batches, genes)."""
 
     moments: Moments
     expressed: np.ndarray
-    """In how many cells the gene is positive."""
+    """In how many cells the gene is positive; 0 where it does not matter."""
     are_counts: np.ndarray
     """Whether all values are integers that are not negative; in each of its columns the same."""
 
@@ -149,7 +152,7 @@ def highly_variable_genes(
         warn("filter_unexpressed_genes is set to False, but is ignored where batch_key is given")
     x, names, base = _given(adata, layer)
     batches = batches_of(adata, batch_key, options)
-    stats = statistics(x, batches, flavor, base)
+    stats = statistics(x, batches, options, base)
     if options.is_v3 and check_values:
         warn_unless_counts(stats, flavor)
     frame = choose(x, stats, batches, names, options)
@@ -223,10 +226,13 @@ def batches_of(adata: Any, batch_key: str | None, options: Options) -> Batches |
     return batches
 
 
-def statistics(x: Any, batches: Batches | None, flavor: str, base: float | None) -> Stats:
+def statistics(x: Any, batches: Batches | None, options: Options, base: float | None) -> Stats:
     """What is needed to choose genes, in one pass."""
     n_batches = None if batches is None else len(batches.names)
-    block = partial(_statistics_of, n_batches=n_batches, flavor=flavor, base=base)
+    # In float64: a gene with a large mean and a small variance would lose that in the rounding of float32.
+    of = partial(_unlogged, base=base) if options.flavor == "seurat" else None
+    count = options.counts_cells(batches is not None)
+    block = partial(statistics_of, n_batches=n_batches, check=options.is_v3, count=count, of=of)
     return join(fold(x, block, merge, rows=[] if batches is None else [batches.codes]))
 
 
@@ -236,22 +242,31 @@ def join(parts: list[Stats]) -> Stats:
     return Stats(moments, *(np.concatenate(part, axis=1) for part in list(zip(*parts))[1:]))
 
 
-def _statistics_of(
-    block: Any, codes: np.ndarray | None = None, *, n_batches: int | None, flavor: str, base: float | None
+def _unlogged(values: np.ndarray, base: float | None) -> np.ndarray:
+    """exp(values), or base ** values, minus 1, in float64."""
+    out = np.array(values, float, order="C")
+    if base is not None:
+        out *= np.log(base)
+    flat = out.reshape(-1)
+    kernels().expm1(read_only(flat), 0, len(flat), flat)
+    return out
+
+
+def statistics_of(
+    block: Any,
+    codes: np.ndarray | None = None,
+    *,
+    n_batches: int | None,
+    check: bool = False,
+    count: bool = False,
+    of: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Stats:
-    if flavor == "seurat":
-        # In float64: a gene with a large mean and a small variance would lose that in the rounding of float32.
-        block = multiply(block, np.float64(1 if base is None else np.log(base)))
-        block = apply("expm1", block, np.dtype(float))
-    return statistics_of(block, codes, n_batches, check=flavor.startswith("seurat_v3"))
-
-
-def statistics_of(block: Any, codes: np.ndarray | None, n_batches: int | None, check: bool = False) -> Stats:
-    """Of a block of cells in memory."""
+    """Of a block of cells in memory, or of a function of its values."""
     are_counts = np.full((1, block.shape[1]), not check or _are_counts(block))
     rows = [block] if codes is None else [take(block, codes == code, axis=0) for code in range(n_batches or 0)]
-    moments = [_partials.moments(one, (0,)) for one in rows]
-    return Stats(Moments(*map(np.vstack, zip(*moments))), np.vstack([positives_of(one, 0) for one in rows]), are_counts)
+    moments = Moments(*map(np.vstack, zip(*(_partials.moments(one, (0,), of) for one in rows))))
+    expressed = [positives_of(one, 0) if count else np.zeros((1, block.shape[1]), np.int64) for one in rows]
+    return Stats(moments, np.vstack(expressed), are_counts)
 
 
 def merge(parts: list[Stats]) -> Stats:
@@ -277,7 +292,7 @@ def choose(x: Any, stats: Stats, batches: Batches | None, names: Any, options: O
         frame = _frame_of_v3(stats, partial(_clipped, x, batches), options, batched)
         frame.insert(2, "gene_name", frame.index if names is None else names)
     else:
-        filtered = batched or options.filter_unexpressed_genes
+        filtered = options.counts_cells(batched)
         each = zip(_each_batch(stats.moments), stats.expressed)
         frames = [_frame_of(moments, expressed > 0 if filtered else None, options) for moments, expressed in each]
         frame = _merged(frames, names, options) if batched else frames[0]

@@ -209,7 +209,8 @@ def _first_passes(x: Any, options: Options, batches: Batches | None) -> tuple[np
     kept = None if options.max_fraction is None else ~_highly_expressed(x, options.max_fraction, cut_by_genes)
     n_batches = None if batches is None else len(batches.names)
     codes = [] if batches is None else [batches.codes]
-    block = partial(_measure, measured=measured, n_batches=n_batches)
+    count = options.choice.counts_cells(batches is not None)
+    block = partial(_measure, measured=measured, n_batches=n_batches, count=count)
     if target is not None and not cut_by_genes:
         block = partial(block, kept=kept, target=float(target))
         ((totals, stats),) = fold(x, block, _merge_first, rows=codes, whole=True)
@@ -246,7 +247,13 @@ def _totals_of(block: Any, kept: np.ndarray | None = None) -> np.ndarray:
 
 
 def _measure(
-    block: Any, *rows: np.ndarray, measured: str, n_batches: int | None, kept: np.ndarray | None, target: float
+    block: Any,
+    *rows: np.ndarray,
+    measured: str,
+    n_batches: int | None,
+    count: bool,
+    kept: np.ndarray | None,
+    target: float,
 ) -> tuple[np.ndarray, Stats]:
     """Totals of the cells, and statistics of the genes; `rows` are the batches, if any, and the totals, if known."""
     codes, known = (rows[0], rows[1:]) if n_batches is not None else (None, rows)
@@ -254,7 +261,7 @@ def _measure(
     if measured != "counts":
         log, dtype = measured == "logged", result_dtype(block.dtype)
         block = normalize_to(block, axis=1, target_sum=target, log1p=log, dtype=dtype, totals=totals)[0]
-    return totals, _hvg.statistics_of(block, codes, n_batches, check=measured == "counts")
+    return totals, _hvg.statistics_of(block, codes, n_batches=n_batches, check=measured == "counts", count=count)
 
 
 def _merge_first(parts: list[tuple[np.ndarray, Stats]]) -> tuple[np.ndarray, Stats]:
