@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 COMMANDS = ("pipeline", "demo")
 """Modules whose main() gets the other arguments."""
-QUICK_BUDGET = 1.0  # seconds of rounds for each case
+QUICK_BUDGET = 0.5  # seconds of rounds for each case
+PATIENCE, QUICK_PATIENCE = 60.0, 0.3  # seconds of one contestant in a case
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
         "--budget",
         type=float,
         metavar="SECONDS",
-        help="no further round of a case after so long, once there are 3 (default: none; with --quick 1)",
+        help="no further round of a case after so long, once there are 3 (default: none; with --quick 0.5)",
     )
     p.add_argument("--json", type=Path, metavar="FILE", help="machine-readable results (default: in bench/results/)")
     p.add_argument("--plot", type=Path, metavar="FILE.png", help="picture of the ratios (default: in bench/results/)")
@@ -90,6 +91,7 @@ def run(options: argparse.Namespace) -> report.Document:
     wanted = options.data or (["pbmc3k"] if options.quick else ["generated"])
     repeats = options.repeats or (25 if options.quick else 5)
     budget = options.budget or (QUICK_BUDGET if options.quick else None)
+    patience = QUICK_PATIENCE if options.quick else PATIENCE
 
     left_out, present = [], []
     for contestant in contestants.CONTESTANTS:
@@ -106,7 +108,7 @@ def run(options: argparse.Namespace) -> report.Document:
 
         own = cx.get_config()
     threads = options.threads or (own["threads"] if own else None)
-    settings = {"repeats": repeats, "threads": threads} | ({"budget": budget} if budget else {})
+    settings = {"repeats": repeats, "threads": threads, "patience": patience} | ({"budget": budget} if budget else {})
     document = report.new_document(settings, own)
     for kind, name, reason in left_out:
         report.leave_out(document, kind, name, reason)
@@ -130,7 +132,9 @@ def run(options: argparse.Namespace) -> report.Document:
             for case in chosen:
                 tick = functools.partial(_tick, show, case.name, itertools.count(before), total)
                 before += measure.steps(case, present, repeats)
-                outcome = measure.run_case(case, present, x, repeats=repeats, threads=threads, budget=budget, tick=tick)
+                outcome = measure.run_case(
+                    case, present, x, repeats=repeats, threads=threads, budget=budget, patience=patience, tick=tick
+                )
                 report.add_outcome(document, shape.name, outcome)
     return document
 

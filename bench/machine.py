@@ -8,13 +8,16 @@ import platform
 from pathlib import Path
 from typing import Any
 
-DISTRIBUTIONS = ("csraxis", "numpy", "scipy", "numba", "scikit-learn", "scanpy", "anndata", "fast-array-utils")
+DISTRIBUTIONS = (
+    *("csraxis", "numpy", "scipy", "numba", "scikit-learn", "scanpy", "anndata", "fast-array-utils"),
+    *("autozyme", "sparse", "dask", "dask-ml"),
+)
 
 
 def versions(more: tuple[str, ...] = ()) -> dict[str, str]:
     """Distribution to version, of those that are installed."""
     found = {}
-    for name in DISTRIBUTIONS + more:
+    for name in dict.fromkeys(DISTRIBUTIONS + more):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

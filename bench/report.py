@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 Document = dict[str, Any]
+LIMITS = {"budget": "", "patience": " for one contestant"}
+HEADINGS = (("median", 8), ("quartiles", 13), ("/ csraxis", 9), ("/ pass", 7), ("/ roof", 7), ("memory", 7))
 
 
 def head(settings: dict[str, Any], csraxis: dict[str, Any] | None, packages: tuple[str, ...] = ()) -> Document:
     """What every document says, without results; `csraxis` is what its get_config() says."""
     return {
-        "format": 1,
+        "format": 2,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine.describe(),
         "versions": machine.versions(packages),
@@ -62,7 +64,10 @@ def add_outcome(document: Document, shape: str, outcome: Outcome) -> None:
             "shape": shape,
             "case": outcome.case.name,
             "what": outcome.case.what,
-            "ideal_bytes": outcome.ideal_bytes,
+            "moves": outcome.moves,
+            "value_bytes": outcome.value_bytes,
+            "matrix_bytes": outcome.matrix_bytes,
+            "roofline": pass_median * outcome.moves / (2 * outcome.value_bytes),
             "memory_pass_seconds": outcome.memory_pass,
             "memory_pass_median": pass_median,
         }
@@ -85,7 +90,10 @@ def _record(shape: str, outcome: Outcome, entry: Entry, best: float | None, pass
         "quartiles": None,
         "ratio_to_csraxis": None,
         "ratio_to_memory_pass": None,
-        "ideal_gb_per_second": None,
+        "ratio_to_roofline": None,
+        "extra_bytes": entry.extra_bytes,
+        "extra_share": None if entry.extra_bytes is None else entry.extra_bytes / outcome.matrix_bytes,
+        "accuracy": entry.accuracy,
     }
     if entry.seconds:
         median = _median(entry.seconds)
@@ -93,7 +101,7 @@ def _record(shape: str, outcome: Outcome, entry: Entry, best: float | None, pass
         record["quartiles"] = [float(q) for q in np.percentile(entry.seconds, [25, 75])]
         record["ratio_to_csraxis"] = median / best if best else None
         record["ratio_to_memory_pass"] = median / pass_median
-        record["ideal_gb_per_second"] = outcome.ideal_bytes / median / 1e9
+        record["ratio_to_roofline"] = median * 2 * outcome.value_bytes / (pass_median * outcome.moves)
     return record
 
 
@@ -140,6 +148,13 @@ def ratio(value: float | None) -> str:
     return f"{value:.0f}x" if value >= 100 else f"{value:.1f}x" if value >= 10 else f"{value:.2f}x"
 
 
+def share(value: float | None) -> str:
+    """Memory as a share of the matrix."""
+    if value is None:
+        return "-"
+    return f"{value:.0%}" if value >= 0.1 else f"{value:.1%}"
+
+
 def print_tables(document: Document, console: Console) -> None:
     """A table for each case, then what was left out and what it ran on."""
     from rich.markup import escape
@@ -155,12 +170,13 @@ def print_tables(document: Document, console: Console) -> None:
                 title=title, title_justify="left", title_style="", box=None, pad_edge=False, padding=(0, 2, 0, 0)
             )
             table.add_column("", width=25, no_wrap=True)
-            for heading, width in (("median", 8), ("quartiles", 13), ("/ csraxis", 9), ("/ pass", 7), ("GB/s", 5)):
+            for heading, width in HEADINGS:
                 table.add_column(heading, width=width, justify="right", no_wrap=True)
             for record in sorted(records, key=lambda r: r["median"] or float("inf")):
                 table.add_row(*_cells(record), style="bold" if record["engine"] else "")
             median = case["memory_pass_median"]
-            table.add_row("memory pass", duration(median), "", "", ratio(1.0), "", style="dim")
+            table.add_row("roofline", duration(case["roofline"]), "", "", "", ratio(1.0), style="dim")
+            table.add_row("memory pass", duration(median), "", "", ratio(1.0), style="dim")
             console.print()
             console.print(table)
             for record in records:
@@ -177,23 +193,34 @@ def _cells(record: dict[str, Any]) -> list[str]:
         return [name, "[red]FAIL[/]"]
     median = record["median"]
     spread = " - ".join(duration(q, like=median) for q in record["quartiles"])
-    ratios = [ratio(record["ratio_to_csraxis"]), ratio(record["ratio_to_memory_pass"])]
-    return [name, duration(median), spread, *ratios, f"{record['ideal_gb_per_second']:.1f}"]
+    ratios = [ratio(record[f"ratio_to_{what}"]) for what in ("csraxis", "memory_pass", "roofline")]
+    return [name, duration(median), spread, *ratios, share(record["extra_share"])]
 
 
 def footer(document: Document) -> str:
     """How to read the figures, what was left out, versions and machine."""
     settings = document["settings"]
-    fewer = f" (fewer where a case takes more than {settings['budget']:g} s)" if settings.get("budget") else ""
+    limits = [f"{settings[key]:g} s in all{who}" for key, who in LIMITS.items() if settings.get(key)]
+    fewer = f" (fewer where these take more than {', or '.join(limits)})" if limits else ""
     lines = [
         "Every result was verified before it was timed; FAIL has no time. Median and quartiles of "
         f"{settings['repeats']} interleaved rounds{fewer}.",
-        "/ csraxis: time as a multiple of the fastest csraxis engine in that case.",
-        f"/ pass: time as a multiple of a memory pass in the same rounds, {document['memory_pass']}.",
-        "GB/s: what a perfect kernel would read and write, over the median.",
+        *explanations(document),
     ]
     lines += [f"left out: {item['kind']} {item['name']}: {item['reason']}" for item in document["left_out"]]
     return "\n".join([*lines, provenance(document)])
+
+
+def explanations(document: Document) -> list[str]:
+    """What the columns mean, a sentence each."""
+    return [
+        "/ csraxis: time as a multiple of the fastest csraxis in that case.",
+        f"/ pass: time as a multiple of a memory pass in the same rounds, {document['memory_pass']}.",
+        "/ roof: time as a multiple of the roofline, which is how long that memory pass would take over the bytes that "
+        "a perfect kernel must read and write in this case.",
+        "memory: the most that the process held during one more, untimed call, above what it held before, results "
+        "included, as a share of the matrix (values, indices and row ends).",
+    ]
 
 
 def provenance(document: Document) -> str:
