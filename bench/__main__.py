@@ -18,7 +18,7 @@ from bench.terminal import INSTALL, Show, new_console, positive, progress_bar, w
 if TYPE_CHECKING:
     from rich.console import Console
 
-COMMANDS = ("pipeline", "demo")
+COMMANDS = ("pipeline", "demo", "overhead", "fresh", "sweep", "page", "compare")
 """Modules whose main() gets the other arguments."""
 QUICK_BUDGET = 0.5  # seconds of rounds for each case
 PATIENCE, QUICK_PATIENCE = 60.0, 0.3  # seconds of one contestant in a case
@@ -38,6 +38,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--case", action="append", choices=names, metavar="NAME", help="only this case (repeatable)")
     engines = [c.engine for c in contestants.CONTESTANTS if c.engine]
     p.add_argument("--engine", action="append", choices=engines, help="only this engine of csraxis (repeatable)")
+    names = [contestant.name for contestant in contestants.CONTESTANTS]
+    p.add_argument(
+        "--contestant", action="append", choices=names, metavar="NAME", help="only this, and csraxis (repeatable)"
+    )
     names = [shape.name for shape in shapes.SHAPES]
     p.add_argument(
         "--data", "--shape", action="append", choices=names, metavar="NAME", help="this matrix (repeatable; see --list)"
@@ -97,7 +101,11 @@ def run(options: argparse.Namespace) -> report.Document:
     for contestant in contestants.CONTESTANTS:
         if contestant.engine and options.engine and contestant.engine not in options.engine:
             continue
+        if options.contestant and not contestant.engine and contestant.name not in options.contestant:
+            continue
         reason = contestants.absence(contestant)
+        if options.quick and not options.contestant and not contestant.quick:
+            reason = f"too slow for a quick run (--contestant {contestant.name})"
         if reason:
             left_out.append(("contestant", contestant.name, reason))
         else:

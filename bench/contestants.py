@@ -37,6 +37,8 @@ class Contestant:
     """Takes its number of threads from Numba."""
     converts: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
     """Case name to what makes the library's own kind of object, outside the time."""
+    quick: bool = True
+    """Whether it takes part in a quick run unless it is named."""
     within: Callable[[int | None], AbstractContextManager] | None = None
     """(threads) to a context of each call, entered outside the time."""
 
@@ -200,6 +202,7 @@ CONTESTANTS = (
         "sparse",
         calls.pydata_sparse(),
         note="GCXS arrays, one thread; scaling makes a new array",
+        quick=False,  # half a minute of compiling
         converts=dict.fromkeys(calls.pydata_sparse(), calls.as_gcxs),
     ),
     Contestant(
@@ -208,6 +211,7 @@ CONTESTANTS = (
         "dask-ml",
         calls.dask_ml(),
         note="PCA(svd_solver='tsqr') of dense blocks of rows in memory; making them dense is not timed",
+        quick=False,  # five seconds a call
         converts={"pca-anndata": calls.as_dense_blocks},
         within=dask_threads,
     ),

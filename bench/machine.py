@@ -36,12 +36,16 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def describe() -> dict[str, Any]:
     """Processor, system and Python."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": cpu_model(),
-        "processors": usable,
+        "processors": processors(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }

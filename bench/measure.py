@@ -148,7 +148,8 @@ def run_case(
     budget
         Seconds after which no further round begins, once there are `MIN_ROUNDS`.
     patience
-        Seconds of timed calls after which a contestant sits out the other rounds.
+        Seconds of timed calls after which a contestant sits out the other rounds; no memory is measured of one whose
+        call takes ten times as long.
     tick
         Called with a label before each call of a contestant: at most `steps` times in all.
     """
@@ -161,11 +162,6 @@ def run_case(
         tick(f"verify {entry.contestant.name}")
         _verify(entry, work, expected, threads)
     del expected
-    for entry in entries:
-        tick(f"memory of {entry.contestant.name}")
-        if entry.failure is None:
-            _measure_memory(entry, work, threads)
-
     memory_pass: list[float] = []
     one = work.buffer.dtype.type(1)
     with undisturbed():
@@ -182,7 +178,11 @@ def run_case(
                         run = entry.contestant.runs[case.name]
                         entry.seconds.append(clock(run, *work.arguments(entry.contestant)))
                     gc.collect()  # AnnData objects are cycles, and would keep their matrices
-        x = work.x
+    for entry in entries:
+        tick(f"memory of {entry.contestant.name}")
+        if entry.seconds and (patience is None or max(entry.seconds) <= 10 * patience):
+            _measure_memory(entry, work, threads)
+    x = work.x
     matrix_bytes = x.data.nbytes + x.indices.nbytes + x.indptr.nbytes
     return Outcome(case, moves, x.data.nbytes, matrix_bytes, entries, memory_pass)
 

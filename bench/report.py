@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,6 +36,18 @@ def head(settings: dict[str, Any], csraxis: dict[str, Any] | None, packages: tup
         "records": [],
         "left_out": [],
     }
+
+
+def own_config() -> dict[str, Any] | None:
+    """csraxis's configuration, where it is installed with an engine."""
+    if importlib.util.find_spec("csraxis") is None:
+        return None
+    import csraxis as cx
+
+    try:
+        return cx.get_config()
+    except ImportError:
+        return None
 
 
 def new_document(settings: dict[str, Any], csraxis: dict[str, Any] | None) -> Document:
@@ -169,7 +182,7 @@ def print_tables(document: Document, console: Console) -> None:
             table = Table(
                 title=title, title_justify="left", title_style="", box=None, pad_edge=False, padding=(0, 2, 0, 0)
             )
-            table.add_column("", width=25, no_wrap=True)
+            table.add_column("", width=27, no_wrap=True)
             for heading, width in HEADINGS:
                 table.add_column(heading, width=width, justify="right", no_wrap=True)
             for record in sorted(records, key=lambda r: r["median"] or float("inf")):
