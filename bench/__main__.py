@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import cases, contestants, measure, picture, report, shapes
+from bench import cases, compare, contestants, measure, picture, report, shapes
 from bench.terminal import INSTALL, Show, new_console, positive, progress_bar, write_results
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         metavar="SECONDS",
         help="no further round of a case after so long, once there are 3 (default: none; with --quick 0.5)",
+    )
+    p.add_argument("--compare", type=Path, metavar="OLD.json", help="tell what is slower than in that run; status 1")
+    p.add_argument(
+        "--tolerance", type=compare.tolerance, default=compare.TOLERANCE, help="of --compare (default: %(default)s)"
     )
     p.add_argument("--json", type=Path, metavar="FILE", help="machine-readable results (default: in bench/results/)")
     p.add_argument("--plot", type=Path, metavar="FILE.png", help="picture of the ratios (default: in bench/results/)")
@@ -158,9 +162,16 @@ def default_stem(options: argparse.Namespace) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, print, write; 1 if csraxis was wrong or absent, 2 if what was asked for is missing or cannot be written."""
     given = sys.argv[1:] if arguments is None else list(arguments)
+    if "--sweep" in given:
+        given = ["sweep", *(argument for argument in given if argument != "--sweep")]
     if given[:1] and given[0] in COMMANDS:
         return importlib.import_module(f"bench.{given[0]}").main(given[1:])
     options = parser().parse_args(given)
+    try:
+        old = compare.read(options.compare) if options.compare else None
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     if importlib.util.find_spec("rich") is None:
         print(f"python -m bench needs rich for its tables: {INSTALL}", file=sys.stderr)
         return 2
@@ -184,7 +195,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"cannot write the results: {error}; choose another place with --json and --plot", file=sys.stderr)
         return 2
-    return _status(document, options)
+    status = _status(document, options)
+    if old:
+        status = status or compare.show(document, old, options.tolerance, f"this run / {options.compare}")
+    return status
 
 
 def _write(document: report.Document, options: argparse.Namespace, can_draw: bool, console: Console) -> None:

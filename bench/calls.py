@@ -156,13 +156,15 @@ def scanpy() -> Calls:
     def take_columns(adata: AnnData, mask: np.ndarray) -> Matrix:
         return adata[:, mask].copy().X
 
+    on_anndata = _on_anndata("scanpy", pca={"svd_solver": "arpack"})
     return {
         "scale-rows": partial(scale, axis=0),
         "scale-columns": partial(scale, axis=1),
         "log1p": log1p,
+        "normalize-log1p": on_anndata["normalize-log1p-anndata"],
         "take-columns": take_columns,
         "take-columns-csc": take_columns,
-        **_on_anndata("scanpy", pca={"svd_solver": "arpack"}),
+        **on_anndata,
     }
 
 

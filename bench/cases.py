@@ -36,6 +36,8 @@ class Case:
     """Further arguments of the contestants and of the reference."""
     wrap: Callable[[Matrix], Any] = lambda x: x
     """What the contestants get in place of x, made for each call outside its time."""
+    by_rows: bool = False
+    """Whether rows of the result need only those rows of x: a large result is verified some rows at a time."""
     requires: tuple[str, ...] = ()
     """Packages without which the case is skipped."""
     wrong: Callable[[Any, Any], str | None] = verify.disagreement
@@ -142,6 +144,7 @@ CASES = (
         moves=_rewritten_with_indices,
         in_place=True,
         extra=_of_columns,
+        by_rows=True,
     ),
     Case(
         "mean-var-columns",
@@ -164,6 +167,7 @@ CASES = (
         reference=exact.log_normalized,
         moves=_rewritten,
         in_place=True,
+        by_rows=True,
     ),
     Case(
         "expm1",

@@ -169,7 +169,7 @@ CONTESTANTS = (
         calls.scanpy(),
         note="axis_mul_or_truediv; adata[:, mask].copy(); on AnnData pp.*, PCA with svd_solver='arpack'",
         threaded_by_numba=True,
-        converts={"take-columns": around, "take-columns-csc": around},
+        converts=dict.fromkeys(("normalize-log1p", "take-columns", "take-columns-csc"), around),
     ),
     Contestant(
         "autozyme",

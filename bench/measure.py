@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from bench import exact
 from bench.cases import Case, Matrix
 from bench.contestants import Contestant, settings
 from bench.memory import Peak
@@ -20,6 +21,9 @@ MEMORY_PASS = "np.multiply(data, 1, out=data) over the stored values: each is re
 
 MIN_ROUNDS = 3
 """However long they take."""
+
+AT_ONCE = 200_000_000
+"""Stored values up to which the right result is held as a whole."""
 
 Tick = Callable[[str], None]
 
@@ -55,11 +59,15 @@ class Outcome:
 class _Work:
     """The matrix that contestants get, made right again where they may have changed it."""
 
-    def __init__(self, case: Case, counts: sparse.csr_matrix) -> None:
+    def __init__(self, case: Case, counts: sparse.csr_matrix, dtype: type | None) -> None:
         self.case = case
         self.x: Matrix = case.prepare(counts)
-        self.extra = case.extra(self.x)
-        self.buffer = self.x.data.copy()
+        self.buffer = self.x.data.astype(dtype or self.x.dtype)
+        self.given = self._matrix()
+        self.extra = case.extra(self.given)
+
+    def _matrix(self) -> Matrix:
+        return type(self.x)((self.buffer, self.x.indices, self.x.indptr), shape=self.x.shape)
 
     def restore(self) -> None:
         np.copyto(self.buffer, self.x.data)
@@ -68,13 +76,35 @@ class _Work:
         """What a contestant is called with: a new matrix object each time, so no call profits from cached flags."""
         if self.case.in_place:
             self.restore()
-        x = type(self.x)((self.buffer, self.x.indices, self.x.indptr), shape=self.x.shape)
-        x = self.case.wrap(x)
+        x = self.case.wrap(self._matrix())
         convert = contestant.converts.get(self.case.name)
         return x if convert is None else convert(x), *self.extra
 
     def changed(self) -> bool:
         return not np.array_equal(self.buffer, self.x.data)
+
+    def right(self) -> Any:
+        """The right result; None where it is large and can be had for some rows at a time."""
+        if self.case.by_rows and self.x.nnz > AT_ONCE:
+            return None
+        return self.case.reference(self.x, *self.extra)
+
+    def wrong(self, result: Any, expected: Any) -> str | None:
+        """How a result differs from the right one."""
+        if expected is not None:
+            return self.case.wrong(result, expected)
+        if result.shape != self.x.shape or not np.array_equal(result.indptr, self.x.indptr):
+            return "result has another structure"
+        reasons = (
+            self.case.wrong(_rows(result, *block), self.case.reference(_rows(self.x, *block), *self.extra))
+            for block in exact.row_blocks(self.x)
+        )
+        return next((reason for reason in reasons if reason), None)
+
+
+def _rows(x: sparse.csr_matrix, start: int, stop: int, lo: int, hi: int) -> sparse.csr_matrix:
+    parts = (x.data[lo:hi], x.indices[lo:hi], x.indptr[start : stop + 1] - lo)
+    return sparse.csr_matrix(parts, shape=(stop - start, x.shape[1]))
 
 
 def _verify(entry: Entry, work: _Work, expected: Any, threads: int | None) -> None:
@@ -83,7 +113,7 @@ def _verify(entry: Entry, work: _Work, expected: Any, threads: int | None) -> No
     try:
         with settings(entry.contestant, threads):
             result = entry.contestant.runs[case.name](*work.arguments(entry.contestant))
-        entry.failure = case.wrong(result, expected)
+        entry.failure = work.wrong(result, expected)
         if entry.failure is None:
             entry.accuracy = case.accuracy(result, expected)
     except Exception as error:  # whatever a contestant raises is its result
@@ -135,6 +165,7 @@ def run_case(
     threads: int | None = None,
     budget: float | None = None,
     patience: float | None = None,
+    dtype: type | None = None,
     tick: Tick = lambda label: None,
 ) -> Outcome:
     """Verify every contestant that takes part in the case, then time the right ones in interleaved rounds.
@@ -150,14 +181,16 @@ def run_case(
     patience
         Seconds of timed calls after which a contestant sits out the other rounds; no memory is measured of one whose
         call takes ten times as long.
+    dtype
+        Of the values that contestants get, where the counts are kept in a smaller one to save memory.
     tick
         Called with a label before each call of a contestant: at most `steps` times in all.
     """
     tick("reference")
-    work = _Work(case, counts)
+    work = _Work(case, counts, dtype)
     entries = [Entry(contestant) for contestant in contestants if case.name in contestant.runs]
-    expected = case.reference(work.x, *work.extra)
-    moves = case.moves(work.x, expected)
+    expected = work.right()
+    moves = case.moves(work.given, expected)
     for entry in entries:
         tick(f"verify {entry.contestant.name}")
         _verify(entry, work, expected, threads)
@@ -182,7 +215,7 @@ def run_case(
         tick(f"memory of {entry.contestant.name}")
         if entry.seconds and (patience is None or max(entry.seconds) <= 10 * patience):
             _measure_memory(entry, work, threads)
-    x = work.x
+    x = work.given
     matrix_bytes = x.data.nbytes + x.indices.nbytes + x.indptr.nbytes
     return Outcome(case, moves, x.data.nbytes, matrix_bytes, entries, memory_pass)
 
