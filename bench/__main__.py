@@ -12,14 +12,29 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import cases, compare, contestants, measure, picture, report, shapes
-from bench.terminal import INSTALL, Show, new_console, positive, progress_bar, write_results
+from bench import (
+    cases,
+    compare,
+    contestants,
+    fresh,
+    measure,
+    overhead,
+    page,
+    picture,
+    report,
+    shapes,
+    sweep,
+    terminal,
+)
+from bench.terminal import INSTALL, Show, new_console, positive, print_lines, progress_bar, write_results
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 COMMANDS = ("pipeline", "demo", "overhead", "fresh", "sweep", "page", "compare")
 """Modules whose main() gets the other arguments."""
+SECTIONS = ("sweep", "overhead", "fresh")
+"""What --also adds to a run."""
 QUICK_BUDGET = 0.5  # seconds of rounds for each case
 PATIENCE, QUICK_PATIENCE = 60.0, 0.3  # seconds of one contestant in a case
 
@@ -56,12 +71,28 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="no further round of a case after so long, once there are 3 (default: none; with --quick 0.5)",
     )
+    p.add_argument(
+        "--patience",
+        type=float,
+        metavar="SECONDS",
+        help=f"no further round of a contestant in a case after so long (default: {PATIENCE:g}; with --quick "
+        f"{QUICK_PATIENCE})",
+    )
     p.add_argument("--compare", type=Path, metavar="OLD.json", help="tell what is slower than in that run; status 1")
     p.add_argument(
         "--tolerance", type=compare.tolerance, default=compare.TOLERANCE, help="of --compare (default: %(default)s)"
     )
     p.add_argument("--json", type=Path, metavar="FILE", help="machine-readable results (default: in bench/results/)")
     p.add_argument("--plot", type=Path, metavar="FILE.png", help="picture of the ratios (default: in bench/results/)")
+    p.add_argument("--html", type=Path, metavar="FILE.html", help="all of it as a page (default: beside the picture)")
+    p.add_argument(
+        "--also",
+        action="append",
+        choices=[*SECTIONS, "all"],
+        metavar="WHAT",
+        help=f"measure this, too, for the page: {', '.join(SECTIONS)} or all (repeatable)",
+    )
+    p.add_argument("--max-values", type=positive, default=100_000_000, help="of the sweep (default: %(default)s)")
     p.add_argument("--list", action="store_true", help="list cases, contestants and matrices, and end")
     return p
 
@@ -99,7 +130,7 @@ def run(options: argparse.Namespace) -> report.Document:
     wanted = options.data or (["pbmc3k"] if options.quick else ["generated"])
     repeats = options.repeats or (25 if options.quick else 5)
     budget = options.budget or (QUICK_BUDGET if options.quick else None)
-    patience = QUICK_PATIENCE if options.quick else PATIENCE
+    patience = options.patience or (QUICK_PATIENCE if options.quick else PATIENCE)
 
     left_out, present = [], []
     for contestant in contestants.CONTESTANTS:
@@ -148,7 +179,22 @@ def run(options: argparse.Namespace) -> report.Document:
                     case, present, x, repeats=repeats, threads=threads, budget=budget, patience=patience, tick=tick
                 )
                 report.add_outcome(document, shape.name, outcome)
+                outcome = None
+        x = None  # the sweep needs the memory
+        _add_sections(document, options, threads, show)
     return document
+
+
+def _add_sections(document: report.Document, options: argparse.Namespace, threads: int | None, show: Show) -> None:
+    wanted = SECTIONS if "all" in (options.also or ()) else options.also or ()
+    if "sweep" in wanted:
+        document["sweep"] = sweep.section(options.max_values, threads=threads, show=show)
+    if "overhead" in wanted:
+        show("overhead", 0, 1)
+        document["overhead"] = overhead.section()
+    if "fresh" in wanted:
+        show("fresh processes", 0, 1)
+        document["fresh"] = fresh.section(threads=threads)
 
 
 def default_stem(options: argparse.Namespace) -> str:
@@ -187,6 +233,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     document = run(options)
     report.print_tables(document, console)
+    for name, module in (("sweep", sweep), ("overhead", overhead), ("fresh", fresh)):
+        if name in document:
+            print_lines(module.lines(document[name]), name, console)
     if not document["shapes"]:
         print("nothing was measured: see 'left out'", file=sys.stderr)
         return 2
@@ -210,6 +259,10 @@ def _write(document: report.Document, options: argparse.Namespace, can_draw: boo
     if not can_draw:
         no_picture = f"matplotlib is not installed ({INSTALL})"
     write_results(document, options, default_stem(options), picture.draw, no_picture, console)
+    if not no_picture:
+        path = options.html or (options.plot or terminal.RESULTS / f"{default_stem(options)}.png").with_suffix(".html")
+        page.write_html(document, path)
+        console.print(f"page: {path}", highlight=False, soft_wrap=True)
 
 
 def _status(document: report.Document, options: argparse.Namespace) -> int:

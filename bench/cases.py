@@ -201,7 +201,7 @@ CASES = (
     ),
     Case(
         "log-moments",
-        "mean and variance of exp(x) - 1 of each column, for variable genes",
+        "mean and variance of exp(x) - 1 of each column",
         reference=partial(exact.moments, unlog=True),
         moves=_entries,
         prepare=_log_normalized,
@@ -230,7 +230,7 @@ CASES = (
     ),
     Case(
         "normalize-log1p-anndata-int32",
-        "the same of int32 counts (AnnData)",
+        "each cell to 10,000 counts, then log1p, int32 counts (AnnData)",
         reference=exact.log_normalized,
         moves=_rewritten,
         prepare=lambda counts: exact.with_data(counts, counts.data.astype(np.int32)),
@@ -238,7 +238,7 @@ CASES = (
     ),
     Case(
         "variable-genes-anndata",
-        "2,000 variable genes of logged data, flavor seurat (AnnData)",
+        "2,000 variable genes, flavor seurat (AnnData)",
         reference=verify.gene_scores,
         moves=_entries,
         prepare=_log_normalized,
@@ -248,7 +248,7 @@ CASES = (
     ),
     Case(
         "scale-anndata",
-        "genes to unit variance, zero_center=False, max_value=10 (AnnData)",
+        "genes to unit variance, not centred, at most 10 (AnnData)",
         reference=exact.scaled_to_unit_variance,
         # Once for the variances, once to scale.
         moves=lambda x, expected: _entries(x, None) + _rewritten_with_indices(x, None),

@@ -146,7 +146,7 @@ CONTESTANTS = (
         "scipy",
         "scipy",
         calls.scipy(),
-        note="scaling on x.data in place; variance in float64 as the mean of squares minus the squared mean; x[:, mask]",
+        note="scaling on x.data in place; variance in float64, mean of squares minus squared mean; x[:, mask]",
     ),
     Contestant(
         "scipy[diags]",

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench import figures
 from bench.report import Document, provenance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLOURS = {
-    "csraxis[cython]": "#0b6e99",
-    "csraxis[numba]": "#5fb0cf",
-    "scipy": "#c8781e",
+    "csraxis[cython]": figures.OWN,
+    "csraxis[numba]": figures.OWN_LIGHT,
+    "scipy": figures.OTHER,
     "fast-array-utils": "#7a5aa6",
     "scanpy": "#4f8a3d",
 }
 OTHERS = ("#a33b3b", "#8a8a8a", "#b59a00")
-INCHES = {"panel": 3.0, "height": 2.7, "head": 1.35, "foot": 0.75, "between": 0.85}
+INCHES = {"panel": 3.0, "height": 2.7, "head": 1.35, "foot": 0.95, "between": 0.85}
 
 
-def draw(found: dict[str, Any], path: Path, document: Document) -> None:
+def draw(found: dict[str, Any], target: figures.Target, document: Document) -> None:
     """Write the picture as PNG, and the folder for it.
 
     Raises
@@ -30,14 +30,10 @@ def draw(found: dict[str, Any], path: Path, document: Document) -> None:
     ImportError
         Without matplotlib.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     names = list(found["cases"])
     width = max(INCHES["panel"] * len(names) + 1.0, 10.0)
     height = 2 * INCHES["height"] + INCHES["head"] + INCHES["between"] + INCHES["foot"]
-    figure = Figure(figsize=(width, height), dpi=130)
-    FigureCanvasAgg(figure)
+    figure = figures.new(width, height)
     grid = figure.add_gridspec(
         2,
         len(names),
@@ -64,8 +60,7 @@ def draw(found: dict[str, Any], path: Path, document: Document) -> None:
             by_size.set_ylabel("ns a stored value", fontsize=9)
             by_threads.set_ylabel("ns a stored value", fontsize=9)
     _head_and_foot(figure, found, colours, document, height)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    figures.save(figure, target)
 
 
 def _colours(found: dict[str, Any]) -> dict[str, str]:
@@ -88,8 +83,7 @@ def _panel(axes: Axes, records: list[dict[str, Any]], across: str, colours: dict
     axes.grid(color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=8.5)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    figures.plain(axes, "top", "right")
 
 
 def _head_and_foot(

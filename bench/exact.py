@@ -182,7 +182,7 @@ def products_of_columns(x: sparse.csr_matrix) -> np.ndarray:
 
 def principal_components(x: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
     """The leading singular values of the centred matrix, and orthonormal scores: from the dense covariance matrix."""
-    n, m = x.shape
+    n = x.shape[0]
     mean = np.asarray(x.sum(axis=0, dtype=np.float64)).ravel() / n
     values, vectors = np.linalg.eigh(products_of_columns(x) - n * np.outer(mean, mean))
     k = n_comps(x)

@@ -1,7 +1,7 @@
 """What a call costs when there is nothing to do: ``python -m bench overhead``.
 
-Each public function on a small matrix, beside its kernels alone (with the arguments it calls them with) and SciPy's own method.
-Times are of loops of many calls, interleaved.
+Each public function on a small matrix, beside its kernels alone (with the arguments it calls them with) and SciPy's own
+method. Times are of loops of many calls, interleaved.
 """
 
 from __future__ import annotations

@@ -160,6 +160,8 @@ def _components(x: sparse.csr_matrix, plan: Plan) -> tuple[np.ndarray, np.ndarra
     std = np.sqrt(np.where(variance > 0, variance, 1))
 
     def scaled(start: int, stop: int) -> np.ndarray:
+        if not plan.zero_center:
+            return np.minimum(x[start:stop].toarray() / std, plan.max_value)
         return np.clip((x[start:stop].toarray() - mean) / std, -plan.max_value, plan.max_value)
 
     n, m = x.shape

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 LIMITS = {"budget": "", "patience": " for one contestant"}
+FORMAT = 2
+"""Of the JSON files."""
 HEADINGS = (("median", 8), ("quartiles", 13), ("/ csraxis", 9), ("/ pass", 7), ("/ roof", 7), ("memory", 7))
 
 
 def head(settings: dict[str, Any], csraxis: dict[str, Any] | None, packages: tuple[str, ...] = ()) -> Document:
     """What every document says, without results; `csraxis` is what its get_config() says."""
     return {
-        "format": 2,
+        "format": FORMAT,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine.describe(),
         "versions": machine.versions(packages),
@@ -186,7 +188,7 @@ def print_tables(document: Document, console: Console) -> None:
             for heading, width in HEADINGS:
                 table.add_column(heading, width=width, justify="right", no_wrap=True)
             for record in sorted(records, key=lambda r: r["median"] or float("inf")):
-                table.add_row(*_cells(record), style="bold" if record["engine"] else "")
+                table.add_row(*_coloured(cells(record)), style="bold" if record["engine"] else "")
             median = case["memory_pass_median"]
             table.add_row("roofline", duration(case["roofline"]), "", "", "", ratio(1.0), style="dim")
             table.add_row("memory pass", duration(median), "", "", ratio(1.0), style="dim")
@@ -198,30 +200,42 @@ def print_tables(document: Document, console: Console) -> None:
     console.print(f"\n{escape(footer(document))}", highlight=False)
 
 
-def _cells(record: dict[str, Any]) -> list[str]:
-    from rich.markup import escape
-
-    name = escape(record["contestant"])
+def cells(record: dict[str, Any]) -> list[str]:
+    """A contestant, and what the columns of `HEADINGS` say of it."""
+    name, median = record["contestant"], record["median"]
     if record["status"] == "FAIL":
-        return [name, "[red]FAIL[/]"]
-    median = record["median"]
+        return [name, "FAIL"]
     spread = " - ".join(duration(q, like=median) for q in record["quartiles"])
     ratios = [ratio(record[f"ratio_to_{what}"]) for what in ("csraxis", "memory_pass", "roofline")]
     return [name, duration(median), spread, *ratios, share(record["extra_share"])]
 
 
+def _coloured(texts: list[str]) -> list[str]:
+    from rich.markup import escape
+
+    return ["[red]FAIL[/]" if text == "FAIL" else escape(text) for text in texts]
+
+
 def footer(document: Document) -> str:
     """How to read the figures, what was left out, versions and machine."""
-    settings = document["settings"]
-    limits = [f"{settings[key]:g} s in all{who}" for key, who in LIMITS.items() if settings.get(key)]
-    fewer = f" (fewer where these take more than {', or '.join(limits)})" if limits else ""
-    lines = [
-        "Every result was verified before it was timed; FAIL has no time. Median and quartiles of "
-        f"{settings['repeats']} interleaved rounds{fewer}.",
-        *explanations(document),
-    ]
+    return "\n".join(reading(document))
+
+
+def reading(document: Document) -> list[str]:
+    """The same, a sentence or two each."""
+    settings, lines = document["settings"], []
+    if document["cases"]:
+        limits = [f"{settings[key]:g} s in all{who}" for key, who in LIMITS.items() if settings.get(key)]
+        fewer = f" (fewer where these take more than {', or '.join(limits)})" if limits else ""
+        lines = [
+            "Every result was verified before it was timed; FAIL has no time. Median and quartiles of "
+            f"{settings['repeats']} interleaved rounds{fewer}.",
+            *explanations(document),
+        ]
+        notes = {r["contestant"]: r["note"] for r in document["records"] if r["note"]}
+        lines += [f"{name}: {note}." for name, note in notes.items()]
     lines += [f"left out: {item['kind']} {item['name']}: {item['reason']}" for item in document["left_out"]]
-    return "\n".join([*lines, provenance(document)])
+    return [*lines, provenance(document)]
 
 
 def explanations(document: Document) -> list[str]:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from bench import cases, contestants, generate, machine, measure, report
+from bench import cases, contestants, generate, machine, measure, report, terminal
 from bench.contestants import Contestant
 from bench.memory import available
-from bench.terminal import RESULTS, Show, add_outputs, finish, positive, progress_bar
+from bench.terminal import Show, add_outputs, finish, positive, progress_bar
 
 CASES = ("normalize-log1p", "mean-var-columns", "sum-columns", "sum-rows", "scale-columns")
 PEERS = ("scipy", "fast-array-utils", "scanpy")
@@ -173,7 +173,9 @@ def lines(found: dict[str, Any], key: str = "records") -> list[list[str]]:
         number = "FAIL" if r["status"] == "FAIL" else f"{r['ns_per_value']:.3g}"
         rows.setdefault((r["case"], r["contestant"]), {})[r[across]] = number
     heads = [short(n) if key == "records" else f"{n} thread{'s' * (n > 1)}" for n in columns]
-    return [["case", "contestant", *heads]] + [[*row, *(cells.get(n, "-") for n in columns)] for row, cells in rows.items()]
+    return [["case", "contestant", *heads]] + [
+        [*row, *(cells.get(n, "-") for n in columns)] for row, cells in rows.items()
+    ]
 
 
 def short(values: int) -> str:
@@ -238,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif not status:
         from bench import curves
 
-        path = options.plot or RESULTS / "sweep.png"
+        path = options.plot or terminal.RESULTS / "sweep.png"
         curves.draw(found, path, report.head({"threads": options.threads or machine.processors()}, report.own_config()))
         print(f"picture: {path}")
     wrong = [r for r in found["records"] + found["threads"] if r["engine"] and r["status"] == "FAIL"]
