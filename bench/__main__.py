@@ -35,7 +35,7 @@ COMMANDS = ("pipeline", "demo", "overhead", "fresh", "sweep", "page", "compare")
 """Modules whose main() gets the other arguments."""
 SECTIONS = ("sweep", "overhead", "fresh")
 """What --also adds to a run."""
-QUICK_BUDGET = 0.5  # seconds of rounds for each case
+QUICK_BUDGET = 0.3  # seconds of rounds for each case
 PATIENCE, QUICK_PATIENCE = 60.0, 0.3  # seconds of one contestant in a case
 
 
@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
         "--budget",
         type=float,
         metavar="SECONDS",
-        help="no further round of a case after so long, once there are 3 (default: none; with --quick 0.5)",
+        help="no further round of a case after so long, once there are 3 (default: none; with --quick 0.3)",
     )
     p.add_argument(
         "--patience",

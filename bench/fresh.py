@@ -34,7 +34,8 @@ data, indices, indptr = (np.load(f"{folder}/{name}.npy") for name in ("data", "i
 x = sp.csr_array((data, indices, indptr), shape=(cells, genes))
 """
 ARRAY = "import csraxis as cx\nx = cx.normalize(x, target_sum=1e4, log1p=True, out=x)\n"
-ANNDATA = "import anndata\nadata = anndata.AnnData(x)\n"
+# csr_matrix: older scanpy fails on csr_array
+ANNDATA = "import anndata\nadata = anndata.AnnData(sp.csr_matrix(x))\n"
 STEPS = "pp.normalize_total(adata, target_sum=1e4)\npp.log1p(adata)\nx = adata.X\n"
 ALONE = "del x, data, indices, indptr\n"  # nothing but the AnnData refers to the matrix
 FUSED = ALONE + "import csraxis.pp as pp\npp.normalize_log1p(adata, target_sum=1e4)\nx = adata.X\n"
@@ -61,7 +62,7 @@ PROCESSES = (
     Process("read only", "csr_array", "", ()),
     Process("csraxis[cython]", "csr_array", ARRAY, ("csraxis",), "cython"),
     Process("csraxis[numba]", "csr_array", ARRAY, ("csraxis", "numba"), "numba"),
-    Process("scanpy", "csr_array", SCANPY + ANNDATA + STEPS, ("scanpy",)),
+    Process("scanpy", "csr_array", SCANPY + ANNDATA + STEPS + "x = sp.csr_array(x)\n", ("scanpy",)),
     Process("csraxis[cython]", "AnnData", ANNDATA + FUSED, ("csraxis", "anndata"), "cython"),
     Process("csraxis[numba]", "AnnData", ANNDATA + FUSED, ("csraxis", "anndata", "numba"), "numba"),
     Process("scanpy", "AnnData", SCANPY + ANNDATA + ALONE + STEPS, ("scanpy",)),

@@ -211,10 +211,10 @@ def run_case(
                         run = entry.contestant.runs[case.name]
                         entry.seconds.append(clock(run, *work.arguments(entry.contestant)))
                     gc.collect()  # AnnData objects are cycles, and would keep their matrices
-    for entry in entries:
-        tick(f"memory of {entry.contestant.name}")
-        if entry.seconds and (patience is None or max(entry.seconds) <= 10 * patience):
-            _measure_memory(entry, work, threads)
+        for entry in entries:
+            tick(f"memory of {entry.contestant.name}")
+            if entry.seconds and (patience is None or max(entry.seconds) <= 10 * patience):
+                _measure_memory(entry, work, threads)
     x = work.given
     matrix_bytes = x.data.nbytes + x.indices.nbytes + x.indptr.nbytes
     return Outcome(case, moves, x.data.nbytes, matrix_bytes, entries, memory_pass)
