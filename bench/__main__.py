@@ -12,15 +12,31 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import cases, contestants, measure, picture, report, shapes
-from bench.terminal import INSTALL, Show, new_console, positive, progress_bar, write_results
+from bench import (
+    cases,
+    compare,
+    contestants,
+    fresh,
+    measure,
+    overhead,
+    page,
+    picture,
+    report,
+    shapes,
+    sweep,
+    terminal,
+)
+from bench.terminal import INSTALL, Show, new_console, positive, print_lines, progress_bar, write_results
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-COMMANDS = ("pipeline", "demo")
+COMMANDS = ("pipeline", "demo", "overhead", "fresh", "sweep", "page", "compare")
 """Modules whose main() gets the other arguments."""
-QUICK_BUDGET = 1.0  # seconds of rounds for each case
+SECTIONS = ("sweep", "overhead", "fresh")
+"""What --also adds to a run."""
+QUICK_BUDGET = 0.3  # seconds of rounds for each case
+PATIENCE, QUICK_PATIENCE = 60.0, 0.3  # seconds of one contestant in a case
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,6 +53,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--case", action="append", choices=names, metavar="NAME", help="only this case (repeatable)")
     engines = [c.engine for c in contestants.CONTESTANTS if c.engine]
     p.add_argument("--engine", action="append", choices=engines, help="only this engine of csraxis (repeatable)")
+    names = [contestant.name for contestant in contestants.CONTESTANTS]
+    p.add_argument(
+        "--contestant", action="append", choices=names, metavar="NAME", help="only this, and csraxis (repeatable)"
+    )
     names = [shape.name for shape in shapes.SHAPES]
     p.add_argument(
         "--data", "--shape", action="append", choices=names, metavar="NAME", help="this matrix (repeatable; see --list)"
@@ -49,10 +69,30 @@ def parser() -> argparse.ArgumentParser:
         "--budget",
         type=float,
         metavar="SECONDS",
-        help="no further round of a case after so long, once there are 3 (default: none; with --quick 1)",
+        help="no further round of a case after so long, once there are 3 (default: none; with --quick 0.3)",
+    )
+    p.add_argument(
+        "--patience",
+        type=float,
+        metavar="SECONDS",
+        help=f"no further round of a contestant in a case after so long (default: {PATIENCE:g}; with --quick "
+        f"{QUICK_PATIENCE})",
+    )
+    p.add_argument("--compare", type=Path, metavar="OLD.json", help="tell what is slower than in that run; status 1")
+    p.add_argument(
+        "--tolerance", type=compare.tolerance, default=compare.TOLERANCE, help="of --compare (default: %(default)s)"
     )
     p.add_argument("--json", type=Path, metavar="FILE", help="machine-readable results (default: in bench/results/)")
     p.add_argument("--plot", type=Path, metavar="FILE.png", help="picture of the ratios (default: in bench/results/)")
+    p.add_argument("--html", type=Path, metavar="FILE.html", help="all of it as a page (default: beside the picture)")
+    p.add_argument(
+        "--also",
+        action="append",
+        choices=[*SECTIONS, "all"],
+        metavar="WHAT",
+        help=f"measure this, too, for the page: {', '.join(SECTIONS)} or all (repeatable)",
+    )
+    p.add_argument("--max-values", type=positive, default=100_000_000, help="of the sweep (default: %(default)s)")
     p.add_argument("--list", action="store_true", help="list cases, contestants and matrices, and end")
     return p
 
@@ -90,12 +130,17 @@ def run(options: argparse.Namespace) -> report.Document:
     wanted = options.data or (["pbmc3k"] if options.quick else ["generated"])
     repeats = options.repeats or (25 if options.quick else 5)
     budget = options.budget or (QUICK_BUDGET if options.quick else None)
+    patience = options.patience or (QUICK_PATIENCE if options.quick else PATIENCE)
 
     left_out, present = [], []
     for contestant in contestants.CONTESTANTS:
         if contestant.engine and options.engine and contestant.engine not in options.engine:
             continue
+        if options.contestant and not contestant.engine and contestant.name not in options.contestant:
+            continue
         reason = contestants.absence(contestant)
+        if options.quick and not options.contestant and not contestant.quick:
+            reason = f"too slow for a quick run (--contestant {contestant.name})"
         if reason:
             left_out.append(("contestant", contestant.name, reason))
         else:
@@ -106,7 +151,7 @@ def run(options: argparse.Namespace) -> report.Document:
 
         own = cx.get_config()
     threads = options.threads or (own["threads"] if own else None)
-    settings = {"repeats": repeats, "threads": threads} | ({"budget": budget} if budget else {})
+    settings = {"repeats": repeats, "threads": threads, "patience": patience} | ({"budget": budget} if budget else {})
     document = report.new_document(settings, own)
     for kind, name, reason in left_out:
         report.leave_out(document, kind, name, reason)
@@ -130,9 +175,26 @@ def run(options: argparse.Namespace) -> report.Document:
             for case in chosen:
                 tick = functools.partial(_tick, show, case.name, itertools.count(before), total)
                 before += measure.steps(case, present, repeats)
-                outcome = measure.run_case(case, present, x, repeats=repeats, threads=threads, budget=budget, tick=tick)
+                outcome = measure.run_case(
+                    case, present, x, repeats=repeats, threads=threads, budget=budget, patience=patience, tick=tick
+                )
                 report.add_outcome(document, shape.name, outcome)
+                outcome = None
+        x = None  # the sweep needs the memory
+        _add_sections(document, options, threads, show)
     return document
+
+
+def _add_sections(document: report.Document, options: argparse.Namespace, threads: int | None, show: Show) -> None:
+    wanted = SECTIONS if "all" in (options.also or ()) else options.also or ()
+    if "sweep" in wanted:
+        document["sweep"] = sweep.section(options.max_values, threads=threads, show=show)
+    if "overhead" in wanted:
+        show("overhead", 0, 1)
+        document["overhead"] = overhead.section()
+    if "fresh" in wanted:
+        show("fresh processes", 0, 1)
+        document["fresh"] = fresh.section(threads=threads)
 
 
 def default_stem(options: argparse.Namespace) -> str:
@@ -146,9 +208,16 @@ def default_stem(options: argparse.Namespace) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, print, write; 1 if csraxis was wrong or absent, 2 if what was asked for is missing or cannot be written."""
     given = sys.argv[1:] if arguments is None else list(arguments)
+    if "--sweep" in given:
+        given = ["sweep", *(argument for argument in given if argument != "--sweep")]
     if given[:1] and given[0] in COMMANDS:
         return importlib.import_module(f"bench.{given[0]}").main(given[1:])
     options = parser().parse_args(given)
+    try:
+        old = compare.read(options.compare) if options.compare else None
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     if importlib.util.find_spec("rich") is None:
         print(f"python -m bench needs rich for its tables: {INSTALL}", file=sys.stderr)
         return 2
@@ -164,6 +233,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     document = run(options)
     report.print_tables(document, console)
+    for name, module in (("sweep", sweep), ("overhead", overhead), ("fresh", fresh)):
+        if name in document:
+            print_lines(module.lines(document[name]), name, console)
     if not document["shapes"]:
         print("nothing was measured: see 'left out'", file=sys.stderr)
         return 2
@@ -172,7 +244,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"cannot write the results: {error}; choose another place with --json and --plot", file=sys.stderr)
         return 2
-    return _status(document, options)
+    status = _status(document, options)
+    if old:
+        status = status or compare.show(document, old, options.tolerance, f"this run / {options.compare}")
+    return status
 
 
 def _write(document: report.Document, options: argparse.Namespace, can_draw: bool, console: Console) -> None:
@@ -184,6 +259,10 @@ def _write(document: report.Document, options: argparse.Namespace, can_draw: boo
     if not can_draw:
         no_picture = f"matplotlib is not installed ({INSTALL})"
     write_results(document, options, default_stem(options), picture.draw, no_picture, console)
+    if not no_picture:
+        path = options.html or (options.plot or terminal.RESULTS / f"{default_stem(options)}.png").with_suffix(".html")
+        page.write_html(document, path)
+        console.print(f"page: {path}", highlight=False, soft_wrap=True)
 
 
 def _status(document: report.Document, options: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ COLOURS = {
     ("scanpy", "memory"): "#c8781e",
     ("csraxis", "Dask"): "#7fb8d0",
     ("scanpy", "Dask"): "#e8c08f",
+    ("autozyme", "memory"): "#7a5aa6",
 }
 INCHES = {"width": 13.0, "bar": 0.21, "between": 0.28, "head": 1.35, "foot": 1.0}
 

@@ -15,6 +15,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise, product
@@ -25,6 +26,7 @@ import numpy as np
 from scipy import sparse
 
 from bench import memory, shapes
+from bench.contestants import patched_scanpy
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -44,6 +46,8 @@ class Plan:
     flavor: str = "seurat"
     n_top_genes: int = 2000
     max_value: float = 10
+    zero_center: bool = True
+    """Whether genes are centred before they are clipped; components are around the means in any case."""
     n_comps: int = 50
 
     def fitted(self, cells: int, genes: int) -> Plan:
@@ -80,6 +84,8 @@ class Contestant:
     note: str = ""
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Of functions: what else they are called with."""
+    within: Callable[[int | None], AbstractContextManager] = contextlib.nullcontext
+    """A context in which its functions are called."""
 
 
 def _functions(package: str) -> Any:
@@ -97,6 +103,13 @@ CONTESTANTS = (
         dask=True,
         note="PCA with svd_solver='covariance_eigh': the default on dense chunks, dask-ml's randomised one, is a FAIL",
         options={"pca": {"svd_solver": "covariance_eigh"}},
+    ),
+    Contestant(
+        "autozyme",
+        "autozyme",
+        partial(_functions, "scanpy"),
+        note="scanpy with its patches; what it does not patch is scanpy's",
+        within=patched_scanpy,
     ),
 )
 
@@ -150,7 +163,7 @@ def _subset(call: Call, adata: AnnData, plan: Plan) -> AnnData:
 
 
 def _scale(call: Call, adata: AnnData, plan: Plan) -> None:
-    call("scale", adata, max_value=plan.max_value)
+    call("scale", adata, max_value=plan.max_value, zero_center=plan.zero_center)
 
 
 def _pca(call: Call, adata: AnnData, plan: Plan) -> None:
@@ -158,7 +171,7 @@ def _pca(call: Call, adata: AnnData, plan: Plan) -> None:
 
 
 def _recipe(call: Call, adata: AnnData, plan: Plan) -> None:
-    names = ("target_sum", "n_top_genes", "flavor", "max_value", "n_comps")
+    names = ("target_sum", "n_top_genes", "flavor", "max_value", "zero_center", "n_comps")
     call("recipe_pca", adata, **{name: getattr(plan, name) for name in names})
 
 
@@ -367,6 +380,17 @@ def _runs(
     start: Callable[[], AnnData],
     tick: Callable[[str], None],
     peak: type[memory.Peak] = memory.Peak,
+) -> dict[str, Run]:
+    with contestant.within(None):  # in a process of its own threads come from the environment
+        return _all_runs(contestant, plan, start, tick, peak)
+
+
+def _all_runs(
+    contestant: Contestant,
+    plan: Plan,
+    start: Callable[[], AnnData],
+    tick: Callable[[str], None],
+    peak: type[memory.Peak],
 ) -> dict[str, Run]:
     call = Call(contestant.load(), contestant.options)
     timed = partial(_timed, call, plan, peak)

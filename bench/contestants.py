@@ -1,32 +1,22 @@
-"""Who computes it: one row of `CONTESTANTS` each, with a function per case it takes part in.
-
-A function gets what the case hands out, ``(x, *extra)`` or ``(adata,)``, and returns the result. Where the case
-allows it and the library can, it works in place, as a user who cares for speed would. Libraries are imported at the
-first call.
-"""
+"""Who computes it: one row of `CONTESTANTS` each; `calls` has the functions."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
-import operator
+import io
+import os
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from bench.cases import TARGET_SUM
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-
-Matrix: TypeAlias = sparse.csr_matrix
-Axis: TypeAlias = Literal[0, 1]
-MeanVar: TypeAlias = tuple[np.ndarray, np.ndarray]
+from bench import calls
+from bench.cases import around
 
 
 @dataclass(frozen=True)
@@ -45,6 +35,12 @@ class Contestant:
     note: str = ""
     threaded_by_numba: bool = False
     """Takes its number of threads from Numba."""
+    converts: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
+    """Case name to what makes the library's own kind of object, outside the time."""
+    quick: bool = True
+    """Whether it takes part in a quick run unless it is named."""
+    within: Callable[[int | None], AbstractContextManager] | None = None
+    """(threads) to a context of each call, entered outside the time."""
 
 
 def absence(contestant: Contestant) -> str | None:
@@ -65,7 +61,7 @@ def absence(contestant: Contestant) -> str | None:
 
 @contextlib.contextmanager
 def settings(contestant: Contestant, threads: int | None) -> Iterator[None]:
-    """Engine and threads of a contestant, entered outside the timed region."""
+    """Engine, threads and patches of a contestant, entered outside the timed region."""
     with contextlib.ExitStack() as stack:
         if contestant.engine is not None:
             import csraxis as cx
@@ -79,252 +75,116 @@ def settings(contestant: Contestant, threads: int | None) -> Iterator[None]:
         stack.enter_context(warnings.catch_warnings())
         # scanpy's, and csraxis's as its replacement: the text matrix has empty rows on purpose
         warnings.filterwarnings("ignore", message="Some cells have zero counts", category=UserWarning)
+        # autozyme's, of int32 counts
+        warnings.filterwarnings("ignore", message="autozyme.scanpy: input AnnData", category=RuntimeWarning)
+        if contestant.within is not None:
+            stack.enter_context(contestant.within(threads))
         yield
 
 
-def _flat(column_or_row: np.matrix) -> np.ndarray:
-    return np.asarray(column_or_row).ravel()
+@contextlib.contextmanager
+def patched_scanpy(threads: int | None) -> Iterator[None]:
+    """scanpy with autozyme's functions, which take their threads from the environment."""
+    # Left alone, autozyme would change Numba's threading layer for every library in this process.
+    wanted = {"NUMBA_THREADING_LAYER": os.environ.get("NUMBA_THREADING_LAYER", "default"), "AUTOZYME_QUIET": "1"}
+    with _environment(wanted | ({"ZYME_THREADS": str(threads)} if threads else {})):
+        with contextlib.redirect_stderr(io.StringIO()):  # its banner
+            import autozyme
+
+            if not autozyme.activate("scanpy"):
+                raise RuntimeError("autozyme does not patch this scanpy")
+        try:
+            yield
+        finally:
+            autozyme.deactivate("scanpy")
+
+
+@contextlib.contextmanager
+def _environment(wanted: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def dask_threads(threads: int | None) -> Iterator[None]:
+    """Dask's own threads, as many as the others."""
+    import dask
+
+    with dask.config.set(scheduler="threads", **({"num_workers": threads} if threads else {})):
+        yield
 
-
-def _csraxis_sum(x: Matrix, *, axis: Axis) -> np.ndarray:
-    import csraxis as cx
-
-    return cx.sum(x, axis=axis)
-
-
-def _csraxis_scale(x: Matrix, factors: np.ndarray, *, axis: Axis) -> Matrix:
-    import csraxis as cx
-
-    return cx.axis_scale(x, factors, axis=axis, out=x)
-
-
-def _csraxis_mean_var(x: Matrix, *, axis: Axis) -> MeanVar:
-    import csraxis as cx
-
-    return cx.mean_var(x, axis=axis)
-
-
-def _csraxis_max(x: Matrix) -> np.ndarray:
-    import csraxis as cx
-
-    return cx.max(x, axis=0)
-
-
-def _csraxis_expm1(x: Matrix) -> Matrix:
-    import csraxis as cx
-
-    return cx.expm1(x)
-
-
-def _csraxis_multiply(x: Matrix, other: Matrix) -> Matrix:
-    import csraxis as cx
-
-    return cx.multiply(x, other)
-
-
-def _csraxis_gram(x: Matrix) -> np.ndarray:
-    import csraxis as cx
-
-    return cx.gram(x)
-
-
-def _csraxis_normalize(x: Matrix) -> Matrix:
-    import csraxis as cx
-
-    return cx.normalize(x, axis=1, target_sum=TARGET_SUM, log1p=True, out=x)
-
-
-def _csraxis_anndata(adata: AnnData) -> Matrix:
-    import csraxis as cx
-
-    cx.pp.normalize_log1p(adata, target_sum=TARGET_SUM)
-    return adata.X
-
-
-def _scipy_sum(x: Matrix, *, axis: Axis) -> np.ndarray:
-    return _flat(x.sum(axis=axis))
-
-
-def _scipy_scale_rows(x: Matrix, factors: np.ndarray) -> Matrix:
-    x.data *= np.repeat(factors, np.diff(x.indptr))
-    return x
-
-
-def _scipy_scale_columns(x: Matrix, factors: np.ndarray) -> Matrix:
-    x.data *= factors[x.indices]
-    return x
-
-
-def _scipy_mean_var(x: Matrix, *, axis: Axis) -> MeanVar:
-    # the cast first: SciPy's mean(dtype=float64) adds in the dtype of the matrix
-    x = x.astype(np.float64)
-    mean = _flat(x.mean(axis=axis))
-    return mean, _flat(x.power(2).mean(axis=axis)) - mean**2
-
-
-def _scipy_normalize(x: Matrix) -> Matrix:
-    totals = _scipy_sum(x, axis=1)
-    factors = np.divide(TARGET_SUM, totals, out=np.zeros_like(totals), where=totals > 0)
-    x.data *= np.repeat(factors, np.diff(x.indptr))
-    np.log1p(x.data, out=x.data)
-    return x
-
-
-def _scipy_gram(x: Matrix) -> np.ndarray:
-    x = x.astype(np.float64)
-    return (x.T @ x).toarray()
-
-
-def _diags_rows(x: Matrix, factors: np.ndarray) -> Matrix:
-    return sparse.diags(factors, format="csr") @ x
-
-
-def _diags_columns(x: Matrix, factors: np.ndarray) -> Matrix:
-    return x @ sparse.diags(factors, format="csr")
-
-
-def _sklearn_scale_rows(x: Matrix, factors: np.ndarray) -> Matrix:
-    from sklearn.utils.sparsefuncs import inplace_row_scale
-
-    inplace_row_scale(x, factors)
-    return x
-
-
-def _sklearn_scale_columns(x: Matrix, factors: np.ndarray) -> Matrix:
-    from sklearn.utils.sparsefuncs import inplace_column_scale
-
-    inplace_column_scale(x, factors)
-    return x
-
-
-def _sklearn_mean_var(x: Matrix, *, axis: Axis) -> MeanVar:
-    from sklearn.utils.sparsefuncs import mean_variance_axis
-
-    return mean_variance_axis(x, axis=axis)
-
-
-def _sklearn_normalize(x: Matrix) -> Matrix:
-    from sklearn.preprocessing import normalize
-
-    # counts are not negative: their L1 norm is the total
-    x = normalize(x, norm="l1", axis=1, copy=False)
-    x.data *= np.float32(TARGET_SUM)
-    np.log1p(x.data, out=x.data)
-    return x
-
-
-def _scanpy_scale(x: Matrix, factors: np.ndarray, *, axis: Axis) -> Matrix:
-    from scanpy._utils import axis_mul_or_truediv
-
-    return axis_mul_or_truediv(x, factors, axis, operator.mul, out=x)
-
-
-def _scanpy_anndata(adata: AnnData) -> Matrix:
-    import scanpy as sc
-
-    sc.pp.normalize_total(adata, target_sum=TARGET_SUM)
-    sc.pp.log1p(adata)
-    return adata.X
-
-
-def _fau_sum(x: Matrix, *, axis: Axis, dtype: type | None = None) -> np.ndarray:
-    from fast_array_utils import stats
-
-    return stats.sum(x, axis=axis, dtype=dtype)
-
-
-def _fau_max(x: Matrix) -> np.ndarray:
-    from fast_array_utils import stats
-
-    return stats.max(x, axis=0)
-
-
-def _fau_mean_var(x: Matrix, *, axis: Axis) -> MeanVar:
-    from fast_array_utils import stats
-
-    return stats.mean_var(x, axis=axis)
-
-
-_CSRAXIS: dict[str, Callable[..., Any]] = {
-    "sum-rows": partial(_csraxis_sum, axis=1),
-    "sum-columns": partial(_csraxis_sum, axis=0),
-    "scale-rows": partial(_csraxis_scale, axis=0),
-    "scale-columns": partial(_csraxis_scale, axis=1),
-    "mean-var-columns": partial(_csraxis_mean_var, axis=0),
-    "mean-var-rows": partial(_csraxis_mean_var, axis=1),
-    "max-columns": _csraxis_max,
-    "expm1": _csraxis_expm1,
-    "multiply-sparse": _csraxis_multiply,
-    "gram": _csraxis_gram,
-    "normalize-log1p": _csraxis_normalize,
-    "normalize-log1p-anndata": _csraxis_anndata,
-}
 
 CONTESTANTS = (
-    Contestant("csraxis[cython]", "csraxis", "csraxis", _CSRAXIS, engine="cython"),
-    Contestant("csraxis[numba]", "csraxis", "csraxis[numba]", _CSRAXIS, engine="numba"),
+    Contestant("csraxis[cython]", "csraxis", "csraxis", calls.csraxis(), engine="cython"),
+    Contestant("csraxis[numba]", "csraxis", "csraxis[numba]", calls.csraxis(), engine="numba"),
+    Contestant(
+        "csraxis[cython], two calls",
+        "csraxis",
+        "csraxis",
+        calls.csraxis_two_calls(),
+        engine="cython",
+        note="pp.normalize_total, then pp.log1p; without 'two calls' pp.normalize_log1p",
+    ),
+    Contestant(
+        "csraxis[numba], two calls",
+        "csraxis",
+        "csraxis[numba]",
+        calls.csraxis_two_calls(),
+        engine="numba",
+        note="the same",
+    ),
     Contestant(
         "scipy",
         "scipy",
         "scipy",
-        {
-            "sum-rows": partial(_scipy_sum, axis=1),
-            "sum-columns": partial(_scipy_sum, axis=0),
-            "scale-rows": _scipy_scale_rows,
-            "scale-columns": _scipy_scale_columns,
-            "mean-var-columns": partial(_scipy_mean_var, axis=0),
-            "mean-var-rows": partial(_scipy_mean_var, axis=1),
-            "max-columns": lambda x: x.max(axis=0).toarray().ravel(),
-            "expm1": lambda x: x.expm1(),
-            "multiply-sparse": lambda x, other: x.multiply(other),
-            "gram": _scipy_gram,
-            "normalize-log1p": _scipy_normalize,
-        },
-        note="scaling on x.data in place; variance in float64 as the mean of squares minus the squared mean",
+        calls.scipy(),
+        note="scaling on x.data in place; variance in float64, mean of squares minus squared mean; x[:, mask]",
     ),
     Contestant(
         "scipy[diags]",
         "scipy",
         "scipy",
-        {"scale-rows": _diags_rows, "scale-columns": _diags_columns},
+        calls.scipy_diags(),
         note="product with a diagonal matrix, a new matrix",
     ),
     Contestant(
         "scikit-learn",
         "sklearn",
         "scikit-learn",
-        {
-            "scale-rows": _sklearn_scale_rows,
-            "scale-columns": _sklearn_scale_columns,
-            "mean-var-columns": partial(_sklearn_mean_var, axis=0),
-            "mean-var-rows": partial(_sklearn_mean_var, axis=1),
-            "normalize-log1p": _sklearn_normalize,
-        },
-        note="utils.sparsefuncs; preprocessing.normalize(norm='l1') with NumPy's log1p",
+        calls.sklearn(),
+        note="utils.sparsefuncs; preprocessing.normalize(norm='l1') with NumPy's log1p; PCA(svd_solver='arpack')",
     ),
     Contestant(
         "scanpy",
         "scanpy",
         "scanpy",
-        {
-            "scale-rows": partial(_scanpy_scale, axis=0),
-            "scale-columns": partial(_scanpy_scale, axis=1),
-            "normalize-log1p-anndata": _scanpy_anndata,
-        },
-        note="axis_mul_or_truediv; pp.normalize_total, then pp.log1p",
+        calls.scanpy(),
+        note="axis_mul_or_truediv; adata[:, mask].copy(); on AnnData pp.*, PCA with svd_solver='arpack'",
         threaded_by_numba=True,
+        converts=dict.fromkeys(("normalize-log1p", "take-columns", "take-columns-csc"), around),
+    ),
+    Contestant(
+        "autozyme",
+        "autozyme",
+        "autozyme",
+        calls.autozyme(),
+        note="scanpy's functions, patched for these calls only; it hands scale(zero_center=False) back to scanpy",
+        threaded_by_numba=True,
+        within=patched_scanpy,
     ),
     Contestant(
         "fast-array-utils",
         "fast_array_utils",
         "fast-array-utils",
-        {
-            "sum-rows": partial(_fau_sum, axis=1),
-            "sum-columns": partial(_fau_sum, axis=0),
-            "max-columns": _fau_max,
-            "mean-var-columns": partial(_fau_mean_var, axis=0),
-            "mean-var-rows": partial(_fau_mean_var, axis=1),
-        },
+        calls.fast_array_utils(),
         note="default dtypes: sums in float32",
         threaded_by_numba=True,
     ),
@@ -332,11 +192,27 @@ CONTESTANTS = (
         "fast-array-utils[float64]",
         "fast_array_utils",
         "fast-array-utils",
-        {
-            "sum-rows": partial(_fau_sum, axis=1, dtype=np.float64),
-            "sum-columns": partial(_fau_sum, axis=0, dtype=np.float64),
-        },
+        calls.fast_array_utils_float64(),
         note="dtype=float64",
         threaded_by_numba=True,
+    ),
+    Contestant(
+        "pydata/sparse",
+        "sparse",
+        "sparse",
+        calls.pydata_sparse(),
+        note="GCXS arrays, one thread; scaling makes a new array",
+        quick=False,  # half a minute of compiling
+        converts=dict.fromkeys(calls.pydata_sparse(), calls.as_gcxs),
+    ),
+    Contestant(
+        "dask-ml",
+        "dask_ml",
+        "dask-ml",
+        calls.dask_ml(),
+        note="PCA(svd_solver='tsqr') of dense blocks of rows in memory; making them dense is not timed",
+        quick=False,  # five seconds a call
+        converts={"pca-anndata": calls.as_dense_blocks},
+        within=dask_threads,
     ),
 )

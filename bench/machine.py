@@ -8,13 +8,16 @@ import platform
 from pathlib import Path
 from typing import Any
 
-DISTRIBUTIONS = ("csraxis", "numpy", "scipy", "numba", "scikit-learn", "scanpy", "anndata", "fast-array-utils")
+DISTRIBUTIONS = (
+    *("csraxis", "numpy", "scipy", "numba", "scikit-learn", "scanpy", "anndata", "fast-array-utils"),
+    *("autozyme", "sparse", "dask", "dask-ml"),
+)
 
 
 def versions(more: tuple[str, ...] = ()) -> dict[str, str]:
     """Distribution to version, of those that are installed."""
     found = {}
-    for name in DISTRIBUTIONS + more:
+    for name in dict.fromkeys(DISTRIBUTIONS + more):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -33,12 +36,16 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def describe() -> dict[str, Any]:
     """Processor, system and Python."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": cpu_model(),
-        "processors": usable,
+        "processors": processors(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from bench.cases import TOLERANCE, Case
+from bench import exact
+from bench.cases import Case, Matrix
 from bench.contestants import Contestant, settings
+from bench.memory import Peak
 
-MEMORY_PASS = "np.multiply(data, 1, out=data) over the stored values: read and write once, one thread"
+MEMORY_PASS = "np.multiply(data, 1, out=data) over the stored values: each is read and written once, one thread"
 
 MIN_ROUNDS = 3
 """However long they take."""
+
+AT_ONCE = 200_000_000
+"""Stored values up to which the right result is held as a whole."""
 
 Tick = Callable[[str], None]
 
@@ -30,6 +36,9 @@ class Entry:
     failure: str | None = None
     """Why its result is wrong; then there are no times."""
     seconds: list[float] = field(default_factory=list)
+    extra_bytes: int | None = None
+    """The most that the process held during a call, above what it held before."""
+    accuracy: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -37,64 +46,65 @@ class Outcome:
     """One case on one matrix."""
 
     case: Case
-    ideal_bytes: int
+    moves: int
+    """Bytes that a perfect kernel reads and writes."""
+    value_bytes: int
+    """Of the stored values: the memory pass reads and writes each once."""
+    matrix_bytes: int
+    """Of the whole matrix."""
     entries: list[Entry]
     memory_pass: list[float]
 
 
 class _Work:
-    """The copy of a matrix that contestants get, made right again where they may have changed it."""
+    """The matrix that contestants get, made right again where they may have changed it."""
 
-    def __init__(self, case: Case, x: sparse.csr_matrix) -> None:
-        self.case, self.x = case, x
-        self.extra = case.extra(x)
-        self.buffer = x.data.copy()
+    def __init__(self, case: Case, counts: sparse.csr_matrix, dtype: type | None) -> None:
+        self.case = case
+        self.x: Matrix = case.prepare(counts)
+        self.buffer = self.x.data.astype(dtype or self.x.dtype)
+        self.given = self._matrix()
+        self.extra = case.extra(self.given)
+
+    def _matrix(self) -> Matrix:
+        return type(self.x)((self.buffer, self.x.indices, self.x.indptr), shape=self.x.shape)
 
     def restore(self) -> None:
         np.copyto(self.buffer, self.x.data)
 
-    def arguments(self) -> tuple:
+    def arguments(self, contestant: Contestant) -> tuple:
         """What a contestant is called with: a new matrix object each time, so no call profits from cached flags."""
         if self.case.in_place:
             self.restore()
-        x = sparse.csr_matrix((self.buffer, self.x.indices, self.x.indptr), shape=self.x.shape)
-        return self.case.wrap(x), *self.extra
+        x = self.case.wrap(self._matrix())
+        convert = contestant.converts.get(self.case.name)
+        return x if convert is None else convert(x), *self.extra
 
     def changed(self) -> bool:
         return not np.array_equal(self.buffer, self.x.data)
 
+    def right(self) -> Any:
+        """The right result; None where it is large and can be had for some rows at a time."""
+        if self.case.by_rows and self.x.nnz > AT_ONCE:
+            return None
+        return self.case.reference(self.x, *self.extra)
 
-def _wrong_values(result: np.ndarray, expected: np.ndarray, what: str) -> str | None:
-    if result.shape != expected.shape:
-        return f"{what} of shape {result.shape} instead of {expected.shape}"
-    block = 1 << 22  # keeps the temporaries of the comparison small
-    for start in range(0, result.size, block):
-        got, right = (np.asarray(v[start : start + block], dtype=np.float64) for v in (result, expected))
-        wrong = np.flatnonzero(~(np.abs(got - right) <= TOLERANCE * np.abs(right)))
-        if wrong.size:
-            k = int(wrong[0])
-            return f"{what} [{start + k}] is {got[k]:.9g} instead of {right[k]:.9g}"
-    return None
-
-
-def disagreement(result: Any, expected: Any, what: str = "result") -> str | None:
-    """How a result differs from the reference, or None."""
-    if isinstance(expected, tuple):
-        if not isinstance(result, tuple) or len(result) != len(expected):
-            return f"{what} is not a tuple of {len(expected)}"
-        reasons = (disagreement(r, e, f"{what} {i}") for i, (r, e) in enumerate(zip(result, expected)))
+    def wrong(self, result: Any, expected: Any) -> str | None:
+        """How a result differs from the right one."""
+        if expected is not None:
+            return self.case.wrong(result, expected)
+        if result.shape != self.x.shape or not np.array_equal(result.indptr, self.x.indptr):
+            return "result has another structure"
+        reasons = (
+            self.case.wrong(_rows(result, *block), self.case.reference(_rows(self.x, *block), *self.extra))
+            for block in exact.row_blocks(self.x)
+        )
         return next((reason for reason in reasons if reason), None)
-    if not sparse.issparse(expected):
-        return _wrong_values(np.asarray(result), expected, what)
-    if not sparse.issparse(result):
-        return f"{what} is a {type(result).__name__}, not sparse"
-    result = result.tocsr()
-    if not result.has_sorted_indices:
-        result = result.sorted_indices()
-    for name in ("indptr", "indices"):
-        if not np.array_equal(getattr(result, name), getattr(expected, name)):
-            return f"{what} has other {name}"
-    return _wrong_values(result.data, expected.data, f"{what} data")
+
+
+def _rows(x: sparse.csr_matrix, start: int, stop: int, lo: int, hi: int) -> sparse.csr_matrix:
+    parts = (x.data[lo:hi], x.indices[lo:hi], x.indptr[start : stop + 1] - lo)
+    return sparse.csr_matrix(parts, shape=(stop - start, x.shape[1]))
 
 
 def _verify(entry: Entry, work: _Work, expected: Any, threads: int | None) -> None:
@@ -102,8 +112,10 @@ def _verify(entry: Entry, work: _Work, expected: Any, threads: int | None) -> No
     case = work.case
     try:
         with settings(entry.contestant, threads):
-            result = entry.contestant.runs[case.name](*work.arguments())
-        entry.failure = disagreement(result, expected)
+            result = entry.contestant.runs[case.name](*work.arguments(entry.contestant))
+        entry.failure = work.wrong(result, expected)
+        if entry.failure is None:
+            entry.accuracy = case.accuracy(result, expected)
     except Exception as error:  # whatever a contestant raises is its result
         entry.failure = f"{type(error).__name__}: {error}"
     if not case.in_place and work.changed():
@@ -111,7 +123,19 @@ def _verify(entry: Entry, work: _Work, expected: Any, threads: int | None) -> No
         work.restore()
 
 
-def _clock(function: Callable[..., Any], *arguments: Any) -> float:
+def _measure_memory(entry: Entry, work: _Work, threads: int | None) -> None:
+    """Call it once more, untimed."""
+    with settings(entry.contestant, threads):
+        arguments = work.arguments(entry.contestant)
+        with Peak() as peak:
+            result = entry.contestant.runs[work.case.name](*arguments)
+        del result
+    if peak.start is not None and peak.highest is not None:
+        entry.extra_bytes = peak.highest - peak.start
+
+
+def clock(function: Callable[..., Any], *arguments: Any) -> float:
+    """Seconds of one call."""
     start = time.perf_counter()
     result = function(*arguments)
     stop = time.perf_counter()
@@ -119,14 +143,29 @@ def _clock(function: Callable[..., Any], *arguments: Any) -> float:
     return stop - start
 
 
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """No garbage collection but between the calls, where it is cheap."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
 def run_case(
     case: Case,
     contestants: Sequence[Contestant],
-    x: sparse.csr_matrix,
+    counts: sparse.csr_matrix,
     *,
     repeats: int,
     threads: int | None = None,
     budget: float | None = None,
+    patience: float | None = None,
+    dtype: type | None = None,
     tick: Tick = lambda label: None,
 ) -> Outcome:
     """Verify every contestant that takes part in the case, then time the right ones in interleaved rounds.
@@ -139,42 +178,48 @@ def run_case(
         For csraxis and for what Numba threads; None leaves each its own default.
     budget
         Seconds after which no further round begins, once there are `MIN_ROUNDS`.
+    patience
+        Seconds of timed calls after which a contestant sits out the other rounds; no memory is measured of one whose
+        call takes ten times as long.
+    dtype
+        Of the values that contestants get, where the counts are kept in a smaller one to save memory.
     tick
         Called with a label before each call of a contestant: at most `steps` times in all.
     """
-    work = _Work(case, x)
-    entries = [Entry(contestant) for contestant in contestants if case.name in contestant.runs]
     tick("reference")
-    expected = case.reference(x, *work.extra)
+    work = _Work(case, counts, dtype)
+    entries = [Entry(contestant) for contestant in contestants if case.name in contestant.runs]
+    expected = work.right()
+    moves = case.moves(work.given, expected)
     for entry in entries:
         tick(f"verify {entry.contestant.name}")
         _verify(entry, work, expected, threads)
     del expected
-
     memory_pass: list[float] = []
-    one = x.data.dtype.type(1)
-    gc.collect()
-    gc.freeze()  # makes collecting between the calls cheap
-    gc.disable()
-    begin = time.perf_counter()
-    try:
+    one = work.buffer.dtype.type(1)
+    with undisturbed():
+        begin = time.perf_counter()
         for done in range(repeats):
             if budget is not None and done >= MIN_ROUNDS and time.perf_counter() - begin > budget:
                 break
             work.restore()
-            memory_pass.append(_clock(np.multiply, work.buffer, one, work.buffer))
+            memory_pass.append(clock(np.multiply, work.buffer, one, work.buffer))
             for entry in entries:
                 tick(entry.contestant.name)
-                if entry.failure is None:
+                if entry.failure is None and (patience is None or sum(entry.seconds) <= patience):
                     with settings(entry.contestant, threads):
-                        entry.seconds.append(_clock(entry.contestant.runs[case.name], *work.arguments()))
+                        run = entry.contestant.runs[case.name]
+                        entry.seconds.append(clock(run, *work.arguments(entry.contestant)))
                     gc.collect()  # AnnData objects are cycles, and would keep their matrices
-    finally:
-        gc.enable()
-        gc.unfreeze()
-    return Outcome(case, case.ideal_bytes(x), entries, memory_pass)
+        for entry in entries:
+            tick(f"memory of {entry.contestant.name}")
+            if entry.seconds and (patience is None or max(entry.seconds) <= 10 * patience):
+                _measure_memory(entry, work, threads)
+    x = work.given
+    matrix_bytes = x.data.nbytes + x.indices.nbytes + x.indptr.nbytes
+    return Outcome(case, moves, x.data.nbytes, matrix_bytes, entries, memory_pass)
 
 
 def steps(case: Case, contestants: Sequence[Contestant], repeats: int) -> int:
     """How often `run_case` ticks, if no budget stops it."""
-    return 1 + sum(case.name in contestant.runs for contestant in contestants) * (1 + repeats)
+    return 1 + sum(case.name in contestant.runs for contestant in contestants) * (2 + repeats)

@@ -26,6 +26,15 @@ def resident() -> int | None:
     return psutil.Process().memory_info().rss
 
 
+def available() -> int | None:
+    """Bytes that could be used without swapping, or None where there is no way to know."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+
+
 class Peak:
     """``with Peak() as peak``: `start` and `highest` bytes, both None where there is no way to know.
 

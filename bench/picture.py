@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.report import Document, duration, groups, provenance, ratio, shape_line
+from bench import figures
+from bench.report import Document, duration, groups, provenance, ratio, shape_line, share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CSRAXIS_COLOUR, OTHER_COLOUR, PASS_COLOUR = "#0b6e99", "#c8781e", "#8a8a8a"
 COLUMNS = 2
-LABEL = 0.28
+LABEL = 0.36
 INCHES = {"width": 13.0, "line": 0.27, "between": 0.85, "head": 1.25, "foot": 1.15}
 
 
-def draw(document: Document, path: Path) -> None:
+def draw(document: Document, target: figures.Target) -> None:
     """Write the picture as PNG, and the folder for it.
 
     Raises
@@ -27,9 +27,6 @@ def draw(document: Document, path: Path) -> None:
     ValueError
         If no case has a ratio.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     panels = [(case, _timed(records)) for case, records in groups(document)]
     panels = [(case, records) for case, records in panels if records]
     if not panels:
@@ -39,9 +36,7 @@ def draw(document: Document, path: Path) -> None:
     lines = [max(len(records) for _, records in row) for row in rows]
     heights = [INCHES["line"] * (1 + n) for n in lines]
     height = sum(heights) + INCHES["between"] * (len(rows) - 1) + INCHES["head"] + INCHES["foot"]
-    # A figure without pyplot: no display, and no global state to leave behind.
-    figure = Figure(figsize=(INCHES["width"], height), dpi=130)
-    FigureCanvasAgg(figure)
+    figure = figures.new(INCHES["width"], height)
     top, bottom = 1 - INCHES["head"] / height, INCHES["foot"] / height
     grid = figure.add_gridspec(
         len(rows),
@@ -60,10 +55,9 @@ def draw(document: Document, path: Path) -> None:
         for j, (case, records) in enumerate(row):
             axes = figure.add_subplot(grid[i, j])
             title = f"{case['shape']}: {case['what']}" if several else case["what"]
-            _panel(axes, title, records, lines[i], case["memory_pass_median"], limits)
+            _panel(axes, title, records, lines[i], case["roofline"], limits)
     _head_and_foot(figure, document, height)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    figures.save(figure, target)
 
 
 def _timed(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -73,15 +67,16 @@ def _timed(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _limits(panels: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> tuple[float, float]:
     ratios = [r["ratio_to_csraxis"] for _, records in panels for r in records]
-    passes = [r["ratio_to_csraxis"] / r["ratio_to_memory_pass"] for _, records in panels for r in records]
     quartiles = [r["ratio_to_csraxis"] * r["quartiles"][1] / r["median"] for _, records in panels for r in records]
-    low, high = min(0.7, *(0.8 * v for v in ratios + passes)), max(1.0, *ratios, *quartiles, *passes)
+    # A roofline that is further away than this is not drawn: it would press everything else together.
+    floors = [max(r["ratio_to_csraxis"] / r["ratio_to_roofline"], 0.1) for _, records in panels for r in records]
+    low, high = 0.8 * min(1.0, *ratios, *floors), max(1.0, *ratios, *quartiles)
     # A label takes up to LABEL of the width, which is logarithmic: log(high) = (1 - LABEL) log(limit) + LABEL log(low).
     return low, (high / low**LABEL) ** (1 / (1 - LABEL))
 
 
 def _panel(
-    axes: Axes, title: str, records: list[dict[str, Any]], lines: int, pass_seconds: float, limits: tuple[float, float]
+    axes: Axes, title: str, records: list[dict[str, Any]], lines: int, floor: float, limits: tuple[float, float]
 ) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -97,14 +92,15 @@ def _panel(
     axes.set_axisbelow(True)
     axes.axvline(1, color=CSRAXIS_COLOUR, linewidth=1.2)
     best = min(r["median"] for r in records if r["engine"])
-    axes.axvline(pass_seconds / best, color=PASS_COLOUR, linewidth=1.2, linestyle=(0, (4, 3)))
+    if floor / best >= limits[0]:
+        axes.axvline(floor / best, color=PASS_COLOUR, linewidth=1.2, linestyle=(0, (4, 3)))
     for y, record in enumerate(records):
         value = record["ratio_to_csraxis"]
         colour = CSRAXIS_COLOUR if record["engine"] else OTHER_COLOUR
         axes.plot([1, value], [y, y], color=colour, linewidth=3.5, alpha=0.35, solid_capstyle="butt")
         axes.plot([q / best for q in record["quartiles"]], [y, y], color=colour, linewidth=1.2)
         axes.plot(value, y, "o", color=colour, markersize=7)
-        label = f"{ratio(value)}  ({duration(record['median'])})"
+        label = f"{ratio(value)}  ({duration(record['median'])}, {share(record['extra_share'])})"
         axes.annotate(
             label,
             (max(1, value, record["quartiles"][1] / best), y),
@@ -133,7 +129,13 @@ def _head_and_foot(figure: Any, document: Document, height: float) -> None:
     handles = [
         Line2D([], [], color=CSRAXIS_COLOUR, marker="o", label="csraxis (its faster engine is 1x)"),
         Line2D([], [], color=OTHER_COLOUR, marker="o", label="others"),
-        Line2D([], [], color=PASS_COLOUR, linestyle=(0, (4, 3)), label="a plain pass over the values in memory"),
+        Line2D(
+            [],
+            [],
+            color=PASS_COLOUR,
+            linestyle=(0, (4, 3)),
+            label="roofline: the least that memory allows",
+        ),
     ]
     figure.legend(
         handles=handles,
@@ -146,7 +148,8 @@ def _head_and_foot(figure: Any, document: Document, height: float) -> None:
     figure.text(
         0.5,
         0.66 / height,
-        "time / time of the fastest csraxis engine (logarithmic scale; median, in brackets, and quartiles)",
+        "time / time of the fastest csraxis (logarithmic scale; median and quartiles); in brackets the time, and the "
+        "memory that it needs above its input, as a share of the matrix",
         ha="center",
         fontsize=10,
     )

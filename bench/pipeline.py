@@ -32,7 +32,7 @@ from bench.terminal import INSTALL, Show, new_console, positive, progress_bar, w
 if TYPE_CHECKING:
     from rich.console import Console
 
-PACKAGES = ("dask", "pandas", "zarr", "h5py", "scikit-misc")
+PACKAGES = ("pandas", "zarr", "h5py", "scikit-misc")
 CHUNK_VALUES = 1 << 22
 """Stored values in a chunk at most, as `csraxis.pp.open` cuts; small matrices are cut into eight."""
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "CSRAXIS_NUM_THREADS")
@@ -57,6 +57,11 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--n-top-genes", type=positive, default=plan.n_top_genes, help="default: %(default)s")
     p.add_argument("--n-comps", type=positive, default=plan.n_comps, help="default: %(default)s")
+    p.add_argument(
+        "--no-zero-center",
+        action="store_true",
+        help="scale without centring: sparse columns stay sparse, and PCA gets them so",
+    )
     p.add_argument(
         "--source",
         choices=chain.SOURCES,
@@ -132,7 +137,12 @@ def run(options: argparse.Namespace, show: Show) -> Document:
         report.leave_out(document, "matrix", name, str(reason))
         return document
     report.add_shape(document, name, shape.what, x)
-    plan = Plan(flavor=options.flavor, n_top_genes=options.n_top_genes, n_comps=options.n_comps).fitted(*x.shape)
+    plan = Plan(
+        flavor=options.flavor,
+        n_top_genes=options.n_top_genes,
+        n_comps=options.n_comps,
+        zero_center=not options.no_zero_center,
+    ).fitted(*x.shape)
     chunk_rows = min(options.chunk_rows or _chunk_rows(x), x.shape[0])
     document["settings"] |= {"plan": asdict(plan), "source": options.source, "chunk_rows": chunk_rows}
     show("reference", 0, 1)

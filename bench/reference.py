@@ -12,11 +12,10 @@ import numpy as np
 from scipy import sparse
 
 from bench.chain import Plan, Result
+from bench.verify import TIE
 
 TOLERANCE = 1e-4
 """Of singular values and shares of the variance, relative: most of the contestants scale in float32."""
-TIE = 1e-3
-"""Genes whose scores are this close to that of the last one chosen may be chosen or not."""
 DENSE_UP_TO = 20_000_000
 """Elements up to which scikit-learn gets the dense matrix; above, the covariance is formed in blocks."""
 BLOCK_ROWS = 4096
@@ -41,7 +40,7 @@ class Reference:
             scores = _by_residuals(counts)
         else:
             measured = normalised if plan.flavor == "seurat" else self.logged
-            scores = _by_dispersion(*_mean_and_variance(measured), plan.flavor)
+            scores = by_dispersion(*_mean_and_variance(measured), plan.flavor)
         self.scores = np.full(x.shape[1], -np.inf)
         self.scores[self.kept] = np.nan_to_num(scores, nan=-np.inf)
         self.n_genes = min(plan.n_top_genes, int(np.isfinite(self.scores).sum()))
@@ -118,7 +117,7 @@ def _mean_and_variance(x: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
     return mean, (squares + zeros * mean**2) / (n - 1)
 
 
-def _by_dispersion(mean: np.ndarray, variance: np.ndarray, flavor: str) -> np.ndarray:
+def by_dispersion(mean: np.ndarray, variance: np.ndarray, flavor: str) -> np.ndarray:
     """Dispersions relative to those of genes with a similar mean (Satija et al. 2015; Zheng et al. 2017)."""
     import pandas as pd
 
@@ -161,6 +160,8 @@ def _components(x: sparse.csr_matrix, plan: Plan) -> tuple[np.ndarray, np.ndarra
     std = np.sqrt(np.where(variance > 0, variance, 1))
 
     def scaled(start: int, stop: int) -> np.ndarray:
+        if not plan.zero_center:
+            return np.minimum(x[start:stop].toarray() / std, plan.max_value)
         return np.clip((x[start:stop].toarray() - mean) / std, -plan.max_value, plan.max_value)
 
     n, m = x.shape

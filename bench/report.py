@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,12 +19,16 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 Document = dict[str, Any]
+LIMITS = {"budget": "", "patience": " for one contestant"}
+FORMAT = 2
+"""Of the JSON files."""
+HEADINGS = (("median", 8), ("quartiles", 13), ("/ csraxis", 9), ("/ pass", 7), ("/ roof", 7), ("memory", 7))
 
 
 def head(settings: dict[str, Any], csraxis: dict[str, Any] | None, packages: tuple[str, ...] = ()) -> Document:
     """What every document says, without results; `csraxis` is what its get_config() says."""
     return {
-        "format": 1,
+        "format": FORMAT,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine.describe(),
         "versions": machine.versions(packages),
@@ -33,6 +38,18 @@ def head(settings: dict[str, Any], csraxis: dict[str, Any] | None, packages: tup
         "records": [],
         "left_out": [],
     }
+
+
+def own_config() -> dict[str, Any] | None:
+    """csraxis's configuration, where it is installed with an engine."""
+    if importlib.util.find_spec("csraxis") is None:
+        return None
+    import csraxis as cx
+
+    try:
+        return cx.get_config()
+    except ImportError:
+        return None
 
 
 def new_document(settings: dict[str, Any], csraxis: dict[str, Any] | None) -> Document:
@@ -62,7 +79,10 @@ def add_outcome(document: Document, shape: str, outcome: Outcome) -> None:
             "shape": shape,
             "case": outcome.case.name,
             "what": outcome.case.what,
-            "ideal_bytes": outcome.ideal_bytes,
+            "moves": outcome.moves,
+            "value_bytes": outcome.value_bytes,
+            "matrix_bytes": outcome.matrix_bytes,
+            "roofline": pass_median * outcome.moves / (2 * outcome.value_bytes),
             "memory_pass_seconds": outcome.memory_pass,
             "memory_pass_median": pass_median,
         }
@@ -85,7 +105,10 @@ def _record(shape: str, outcome: Outcome, entry: Entry, best: float | None, pass
         "quartiles": None,
         "ratio_to_csraxis": None,
         "ratio_to_memory_pass": None,
-        "ideal_gb_per_second": None,
+        "ratio_to_roofline": None,
+        "extra_bytes": entry.extra_bytes,
+        "extra_share": None if entry.extra_bytes is None else entry.extra_bytes / outcome.matrix_bytes,
+        "accuracy": entry.accuracy,
     }
     if entry.seconds:
         median = _median(entry.seconds)
@@ -93,7 +116,7 @@ def _record(shape: str, outcome: Outcome, entry: Entry, best: float | None, pass
         record["quartiles"] = [float(q) for q in np.percentile(entry.seconds, [25, 75])]
         record["ratio_to_csraxis"] = median / best if best else None
         record["ratio_to_memory_pass"] = median / pass_median
-        record["ideal_gb_per_second"] = outcome.ideal_bytes / median / 1e9
+        record["ratio_to_roofline"] = median * 2 * outcome.value_bytes / (pass_median * outcome.moves)
     return record
 
 
@@ -140,6 +163,13 @@ def ratio(value: float | None) -> str:
     return f"{value:.0f}x" if value >= 100 else f"{value:.1f}x" if value >= 10 else f"{value:.2f}x"
 
 
+def share(value: float | None) -> str:
+    """Memory as a share of the matrix."""
+    if value is None:
+        return "-"
+    return f"{value:.0%}" if value >= 0.1 else f"{value:.1%}"
+
+
 def print_tables(document: Document, console: Console) -> None:
     """A table for each case, then what was left out and what it ran on."""
     from rich.markup import escape
@@ -154,13 +184,14 @@ def print_tables(document: Document, console: Console) -> None:
             table = Table(
                 title=title, title_justify="left", title_style="", box=None, pad_edge=False, padding=(0, 2, 0, 0)
             )
-            table.add_column("", width=25, no_wrap=True)
-            for heading, width in (("median", 8), ("quartiles", 13), ("/ csraxis", 9), ("/ pass", 7), ("GB/s", 5)):
+            table.add_column("", width=27, no_wrap=True)
+            for heading, width in HEADINGS:
                 table.add_column(heading, width=width, justify="right", no_wrap=True)
             for record in sorted(records, key=lambda r: r["median"] or float("inf")):
-                table.add_row(*_cells(record), style="bold" if record["engine"] else "")
+                table.add_row(*_coloured(cells(record)), style="bold" if record["engine"] else "")
             median = case["memory_pass_median"]
-            table.add_row("memory pass", duration(median), "", "", ratio(1.0), "", style="dim")
+            table.add_row("roofline", duration(case["roofline"]), "", "", "", ratio(1.0), style="dim")
+            table.add_row("memory pass", duration(median), "", "", ratio(1.0), style="dim")
             console.print()
             console.print(table)
             for record in records:
@@ -169,31 +200,54 @@ def print_tables(document: Document, console: Console) -> None:
     console.print(f"\n{escape(footer(document))}", highlight=False)
 
 
-def _cells(record: dict[str, Any]) -> list[str]:
+def cells(record: dict[str, Any]) -> list[str]:
+    """A contestant, and what the columns of `HEADINGS` say of it."""
+    name, median = record["contestant"], record["median"]
+    if record["status"] == "FAIL":
+        return [name, "FAIL"]
+    spread = " - ".join(duration(q, like=median) for q in record["quartiles"])
+    ratios = [ratio(record[f"ratio_to_{what}"]) for what in ("csraxis", "memory_pass", "roofline")]
+    return [name, duration(median), spread, *ratios, share(record["extra_share"])]
+
+
+def _coloured(texts: list[str]) -> list[str]:
     from rich.markup import escape
 
-    name = escape(record["contestant"])
-    if record["status"] == "FAIL":
-        return [name, "[red]FAIL[/]"]
-    median = record["median"]
-    spread = " - ".join(duration(q, like=median) for q in record["quartiles"])
-    ratios = [ratio(record["ratio_to_csraxis"]), ratio(record["ratio_to_memory_pass"])]
-    return [name, duration(median), spread, *ratios, f"{record['ideal_gb_per_second']:.1f}"]
+    return ["[red]FAIL[/]" if text == "FAIL" else escape(text) for text in texts]
 
 
 def footer(document: Document) -> str:
     """How to read the figures, what was left out, versions and machine."""
-    settings = document["settings"]
-    fewer = f" (fewer where a case takes more than {settings['budget']:g} s)" if settings.get("budget") else ""
-    lines = [
-        "Every result was verified before it was timed; FAIL has no time. Median and quartiles of "
-        f"{settings['repeats']} interleaved rounds{fewer}.",
-        "/ csraxis: time as a multiple of the fastest csraxis engine in that case.",
-        f"/ pass: time as a multiple of a memory pass in the same rounds, {document['memory_pass']}.",
-        "GB/s: what a perfect kernel would read and write, over the median.",
-    ]
+    return "\n".join(reading(document))
+
+
+def reading(document: Document) -> list[str]:
+    """The same, a sentence or two each."""
+    settings, lines = document["settings"], []
+    if document["cases"]:
+        limits = [f"{settings[key]:g} s in all{who}" for key, who in LIMITS.items() if settings.get(key)]
+        fewer = f" (fewer where these take more than {', or '.join(limits)})" if limits else ""
+        lines = [
+            "Every result was verified before it was timed; FAIL has no time. Median and quartiles of "
+            f"{settings['repeats']} interleaved rounds{fewer}.",
+            *explanations(document),
+        ]
+        notes = {r["contestant"]: r["note"] for r in document["records"] if r["note"]}
+        lines += [f"{name}: {note}." for name, note in notes.items()]
     lines += [f"left out: {item['kind']} {item['name']}: {item['reason']}" for item in document["left_out"]]
-    return "\n".join([*lines, provenance(document)])
+    return [*lines, provenance(document)]
+
+
+def explanations(document: Document) -> list[str]:
+    """What the columns mean, a sentence each."""
+    return [
+        "/ csraxis: time as a multiple of the fastest csraxis in that case.",
+        f"/ pass: time as a multiple of a memory pass in the same rounds, {document['memory_pass']}.",
+        "/ roof: time as a multiple of the roofline, which is how long that memory pass would take over the bytes that "
+        "a perfect kernel must read and write in this case.",
+        "memory: the most that the process held during one more, untimed call, above what it held before, results "
+        "included, as a share of the matrix (values, indices and row ends).",
+    ]
 
 
 def provenance(document: Document) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import report
+from bench import machine, report
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,3 +66,40 @@ def write_results(
     else:
         draw(document, plot_path)
         console.print(f"picture: {plot_path}", highlight=False, soft_wrap=True)
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Where a command that measures one thing writes."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help="machine-readable (default: in bench/results/)")
+
+
+def print_lines(lines: list[list[str]], title: str, console: Console) -> None:
+    """A table of strings: heading and rows, the first column to the left."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=f"[bold]{escape(title)}[/]", title_justify="left", title_style="", box=None, pad_edge=False)
+    for i, heading in enumerate(lines[0]):
+        table.add_column(escape(heading), justify="right" if i else "left", no_wrap=not i)
+    for row in lines[1:]:
+        table.add_row(*map(escape, row))
+    console.print("", table)
+
+
+def finish(name: str, found: dict[str, Any], lines: list[list[str]], options: argparse.Namespace, title: str) -> int:
+    """Print the table of a section and write it as a document of its own; the exit status."""
+    if importlib.util.find_spec("rich") is None:
+        print(f"python -m bench {name} needs rich for its table: {INSTALL}", file=sys.stderr)
+        return 2
+    console = new_console()
+    print_lines(lines, title, console)
+    document = report.head({"threads": getattr(options, "threads", None) or machine.processors()}, report.own_config())
+    console.print(f"\n{report.provenance(document)}", highlight=False)
+    path = options.json or RESULTS / f"{name}.json"
+    try:
+        report.write_json(document | {name: found}, path)
+    except OSError as error:
+        print(f"cannot write the results: {error}; choose another place with --json", file=sys.stderr)
+        return 2
+    console.print(f"results: {path}", highlight=False, soft_wrap=True)
+    return 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from unittest import mock
 
 import numpy as np
 from scipy import sparse
@@ -56,12 +57,13 @@ def measure(function: Callable[[sparse.csr_matrix], object], x: sparse.csr_matri
 def main() -> None:
     """Print one line for each size, and one column for each function."""
     threads = cx.get_config()["threads"]
-    set_to, _blocks.PARALLEL_FROM = _blocks.PARALLEL_FROM, 0
-    print(f"time with 1 thread / time with {threads}; engine {cx.get_config()['engine']}; PARALLEL_FROM = {set_to:,}")
+    engine, now = cx.get_config()["engine"], _blocks.PARALLEL_FROM
+    print(f"time with 1 thread / time with {threads}; engine {engine}; PARALLEL_FROM = {now:,}")
     print(f"{'stored values':>14}" + "".join(f"{name:>20}" for name in FUNCTIONS))
     for size in SIZES:
         x = matrix(size)
-        ratios = [one / many for one, many in (measure(function, x, threads) for function in FUNCTIONS.values())]
+        with mock.patch.object(_blocks, "PARALLEL_FROM", 0):
+            ratios = [one / many for one, many in (measure(function, x, threads) for function in FUNCTIONS.values())]
         print(f"{size:>14,}" + "".join(f"{ratio:>20.2f}" for ratio in ratios))
 
 

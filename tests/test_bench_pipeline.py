@@ -255,6 +255,28 @@ def test_flavours(tiny, flavor):
         assert truth.disagreement(result.result) is None
 
 
+@pytest.mark.parametrize("contestant", chain.CONTESTANTS, ids=lambda c: c.name)
+@pytest.mark.parametrize("zero_center", [True, False])
+def test_each_contestant_is_right(tiny, contestant, zero_center):
+    absent = chain.absence(contestant, "memory")
+    if absent:
+        pytest.skip(absent)
+    plan = replace(PLAN, zero_center=zero_center)
+    truth = reference.Reference(tiny, plan)
+    for found in run(contestant, tiny, plan).values():
+        assert not [row for row in found.rows if row.reason], found.rows
+        assert truth.disagreement(found.result) is None
+
+
+def test_autozyme_leaves_scanpy_as_it_was():
+    pytest.importorskip("autozyme")
+    scanpy = importlib.import_module("scanpy")
+    before = scanpy.pp.log1p
+    with contestants.patched_scanpy(2):
+        assert scanpy.pp.log1p is not before
+    assert scanpy.pp.log1p is before
+
+
 def test_reference_in_blocks_and_by_scikit_learn(tiny, monkeypatch):
     pytest.importorskip("sklearn")
     truth = reference.Reference(tiny, PLAN)
