@@ -126,9 +126,7 @@ def _sums(c: Compressed, axes: Axes, dtype: np.dtype) -> np.ndarray:
                 check(c, piece.lo, kernel.sum_minor(piece.data, piece.indices, piece.indptr, 0, 1, part))
             return part
 
-        out = np.zeros(c.n_minor, acc)
-        for part in _blocks.run(columns, minor_blocks(c, c.n_minor), len(c.data)):
-            _add_to(out, part)
+        out = reduce(_add_to, _blocks.run(columns, minor_blocks(c, c.n_minor), len(c.data)))
     else:
         out = _sums(as_one_row(c), (1,), dtype).ravel().view(acc)
         if len(out) != 1:
@@ -155,9 +153,7 @@ def counts(x: Any, axes: Axes) -> np.ndarray:
                 check(c, piece.lo, kernel.count_minor(piece.data, piece.indices, piece.indptr, 0, 1, part))
             return part
 
-        out = np.zeros(c.n_minor, np.int64)
-        for part in _blocks.run(columns, minor_blocks(c, c.n_minor), len(c.data)):
-            out += part
+        out = reduce(_add_to, _blocks.run(columns, minor_blocks(c, c.n_minor), len(c.data)))
         return keep_axes(out, axes)
     flat = c if len(axes) == 1 else as_one_row(c)
     out = np.empty(flat.n_major, np.int64)
@@ -353,8 +349,8 @@ def _major_records(c: Compressed, *steps: Step) -> np.ndarray:
 def _minor_records(c: Compressed, *steps: Step) -> np.ndarray:
     """Moments of the stored values of each column.
 
-    All blocks share one shift: the centre of the first 1/256 of the rows. Where that turns out to be too far from the
-    mean of a column (an outlier that had the head for itself), a second pass takes the centre of the whole column.
+    All blocks share one shift: the centre of the first 1/256 of the rows, or one value in a small matrix. Where that
+    turns out to be too far from the mean of a column (an outlier), a second pass takes the centre of the whole column.
     """
     kernel = kernels()
 
@@ -372,8 +368,9 @@ def _minor_records(c: Compressed, *steps: Step) -> np.ndarray:
         # A value of the column itself (the last one): equal values then have their own value as the shift.
         shift[piece.indices] = piece.data
     shift[~np.isfinite(shift)] = 0
-    with np.errstate(all="ignore"):
-        shift = Moments(*columns(0, head).T).centred().shift
+    if head < c.n_major:  # else the first pass is over all rows
+        with np.errstate(all="ignore"):
+            shift = Moments(*columns(0, head).T).centred().shift
     records = _add_records(c, columns, shift)
     far = _too_far(records, c.n_major)
     if far.any():
@@ -384,9 +381,7 @@ def _minor_records(c: Compressed, *steps: Step) -> np.ndarray:
 
 
 def _add_records(c: Compressed, columns: Callable[[int, int], np.ndarray], shift: np.ndarray) -> np.ndarray:
-    records = np.zeros((c.n_minor, 4))
-    for part in _blocks.run(columns, minor_blocks(c, 4 * c.n_minor), len(c.data)):
-        _add_to(records, part)
+    records = reduce(_add_to, _blocks.run(columns, minor_blocks(c, 4 * c.n_minor), len(c.data)))
     records[:, 3] = shift
     return records
 
@@ -436,8 +431,9 @@ def to_ndarray(x: Any, order: str = "C", name: str = "x") -> np.ndarray:
 
 
 @np.errstate(all="ignore")  # inf - inf
-def _add_to(out: np.ndarray, part: np.ndarray) -> None:
+def _add_to(out: np.ndarray, part: np.ndarray) -> np.ndarray:
     out += part
+    return out
 
 
 def keep_axes(values: np.ndarray, axes: Axes) -> np.ndarray:
