@@ -172,8 +172,8 @@ def gram_scratch(dtype, n_dense, n_full, rng, height=16):
     return (
         *(rng.permutation(N_MINOR).astype(np.int32), n_full, shift),
         *(np.full(N_MINOR + 1, 7), np.full(room, 7, np.int32), np.full(room, 7, dtype)),
-        *(np.full((n_panels, height, width), 7, dtype)),
-        *(np.full((n_panels, N_MINOR, width), 7, dtype), np.full((N_MINOR, N_MINOR), 7.0)),
+        *(np.full((n_panels, n, width), 7, dtype) for n in (height, N_MINOR)),
+        np.full((N_MINOR, N_MINOR), 7.0),
     )
 
 

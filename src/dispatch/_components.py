@@ -17,9 +17,9 @@ import scipy.sparse as sp
 import scipy.sparse.linalg
 from threadpoolctl import threadpool_limits
 
-from . import _comoments, _gram, _moments, _partials, _select
+from . import _blocks, _comoments, _gram, _moments, _partials, _select
 from ._comoments import Comoments
-from ._inputs import compressed, container, is_dask, is_sparse, native
+from ._inputs import assemble, check_all_indices, compressed, container, is_dask, is_sparse, narrow, native
 from ._rows import fold
 
 # A covariance matrix of more columns (or rows) takes longer than the block method, and 8 times its square of memory.
@@ -91,7 +91,18 @@ def project(x: Any, found: Components, dtype: np.dtype) -> Any:
 
 
 def _scores(block: Any, axes: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    return (_plain(block) @ axes - mean @ axes).astype(dtype)
+    block = container(block)
+    if not is_sparse(block) or block.format == "csc":
+        return (_plain(block) @ axes - mean @ axes).astype(dtype)
+    c = compressed(block)
+    check_all_indices(c)
+    out = np.empty((c.n_major, axes.shape[1]), dtype)
+    for start, stop in _blocks.split(c.indptr, -(-len(c.data) // _blocks.CAST_STEP)):  # SciPy casts what it multiplies
+        lo, hi = int(c.indptr[start]), int(c.indptr[stop])
+        indptr = narrow(c.indptr[start : stop + 1] - lo, c.indices.dtype)
+        rows = assemble(sp.csr_array, (stop - start, c.n_minor), c.data[lo:hi], c.indices[lo:hi], indptr)
+        out[start:stop] = rows @ axes - mean @ axes
+    return out
 
 
 def _write_scores(block: Any, out: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> None:
