@@ -288,8 +288,10 @@ def test_the_same_bits_for_any_number_of_threads(engine, monkeypatch, dense_from
 
     monkeypatch.setattr(_blocks, "PARALLEL_FROM", 0)
     monkeypatch.setattr(_backed, "BLOCK_VALUES", 300)
+    monkeypatch.setattr(_gram, "BLOCK_VALUES", 300)
     monkeypatch.setattr(_comoments, "DENSE_FROM", dense_from)
-    x = sp.csr_matrix(matrix())
+    single(monkeypatch)
+    x = sp.csr_matrix(matrix().astype("f4"))
     found = []
     for threads in (1, 2, 3):
         with cx.config(threads=threads):
