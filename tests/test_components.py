@@ -8,7 +8,7 @@ import scipy.linalg
 import scipy.sparse as sp
 
 import csraxis as cx
-from csraxis.dispatch import _comoments, _components
+from csraxis.dispatch import _comoments, _components, _gram
 from csraxis.dispatch._comoments import comoments, merge
 from csraxis.dispatch._components import components, project
 
@@ -17,6 +17,8 @@ each_container = pytest.mark.parametrize("cls", CONTAINERS, ids=lambda cls: cls.
 centre_or_not = pytest.mark.parametrize("centre", [True, False])
 # Products of sparse matrices: from the stored values, or by way of dense rows.
 each_way = pytest.mark.parametrize("dense_from", [0, 1])
+# Some columns in panels, all, none.
+each_share = pytest.mark.parametrize("panel_from", [0.6, 0, 1])
 each_method = pytest.mark.parametrize("method", ["covariance", "blocks"])
 
 
@@ -92,6 +94,113 @@ def test_a_large_mean_does_not_cancel(engine, monkeypatch, cls, dense_from, tran
     x = hostile(200)[: 8 if transposed else None]
     found = components(cls(x), 5, centre=True, method="covariance", seed=0)
     assert_right(found, x, 5, True, rtol=1e-7, angle=1e-5)
+
+
+def flat(n, m, density, seed=0):
+    """Components that hardly differ: rounding turns them."""
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(n, m)) * (rng.random((n, m)) < density)).astype("f4")
+
+
+def single(monkeypatch):
+    """Products in float32, and LAPACK in float32, whatever the size. Returns which products are formed."""
+    formed = []
+    products = _components._products
+    monkeypatch.setattr(_comoments, "SINGLE_FROM", 0)
+    monkeypatch.setattr(_components, "SINGLE_FROM", 0)
+    monkeypatch.setattr(_components, "_products", lambda x, exact: formed.append(exact) or products(x, exact))
+    return formed
+
+
+def counts(n, m):
+    rng = np.random.default_rng(0)
+    return rng.poisson(rng.gamma(1, 2, m) * rng.gamma(2, 1, (n, 1)))
+
+
+def binary(n, m):
+    """Columns of zeros and one other number: every product of two is the same, and rounds the same way."""
+    rng = np.random.default_rng(0)
+    return ((rng.random((n, m)) < np.linspace(0.01, 0.99, m)) / np.linspace(0.1, 1, m)).astype("f4")
+
+
+def far(n, m):
+    """Columns with means of 1 to 3e6 standard deviations, one of equal values, an empty one; zeros in others."""
+    x = flat(n, m, 0.2)
+    for column, (mean, sd) in enumerate(((1, 1), (3, 1), (100, 1), (10_000, 1), (30_000, 0.01))):
+        x[:, 3 * column] = mean + sd * np.random.default_rng(column).normal(size=n)
+    x[:, 1], x[:, 2] = 7, 0
+    return x
+
+
+@pytest.mark.parametrize(
+    "x",
+    [flat(9000, 80, 0.1), flat(9000, 80, 0.6), binary(9000, 80), counts(9000, 80), 1000 * counts(9000, 80).astype("i4")]
+    + [far(9000, 80), flat(3000, 80, 0.3) * np.float32(1e25), flat(3000, 80, 0.3) * np.float32(1e-25)],
+    ids=["sparse", "dense", "binary", "counts", "large counts", "large means", "huge", "tiny"],
+)
+@pytest.mark.parametrize("cls", [sp.csr_array, np.array])
+@centre_or_not
+def test_single_precision(engine, monkeypatch, cls, x, centre):
+    single(monkeypatch)
+    found = components(cls(x), 20, centre=centre, method="covariance", seed=0)
+    assert_right(found, x, 20, centre, rtol=1e-5, angle=1e-3)
+
+
+def test_what_single_precision_cannot_tell_is_done_again(monkeypatch):
+    """Components far smaller than the columns they are of; a gap below rounding; vectors that float32 cannot find."""
+    formed = single(monkeypatch)
+    rng = np.random.default_rng(0)
+    small = (rng.normal(size=(2000, 4)) @ rng.normal(size=(4, 60)) + 1e-3 * rng.normal(size=(2000, 60))).astype("f4")
+    one = np.outer(rng.normal(size=2000), np.ones(60)).astype("f4") + flat(2000, 60, 1) * np.float32(1e-2)
+    for x in (small, one):
+        for cls in (sp.csr_array, np.array):
+            formed.clear()
+            assert_right(components(cls(x), 10, centre=True, method="covariance", seed=0), x, 10, True, 1e-6, 1e-3)
+            assert formed == [False, True]
+    formed.clear()
+    components(flat(2000, 60, 1), 10, centre=True, method="covariance", seed=0)
+    assert formed == [False]
+
+
+@each_share
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i4", "u1"])
+def test_products_do_not_depend_on_which_columns_are_in_panels(engine, monkeypatch, panel_from, dtype):
+    monkeypatch.setattr(_comoments, "SINGLE_FROM", 0)
+    monkeypatch.setattr(_gram, "PANEL_FROM", panel_from)
+    monkeypatch.setattr(_gram, "FLUSH_ROWS", 2 * _gram.PANEL_ROWS)
+    x = np.abs(10 * matrix(1000, 150)).astype(dtype)
+    x[:, 5] += 50
+    found = comoments(sp.csr_array(x))
+    x = x.astype(float)
+    centred = x - x.mean(axis=0)
+    upper = np.triu_indices(150)
+    scale = np.outer(*[np.linalg.norm(centred, axis=0)] * 2) + 1e-9
+    error = ((found.products - centred.T @ centred) / scale)[upper]
+    np.testing.assert_allclose(error, 0, atol=1e-12 if dtype == "f8" else 1e-6)
+
+
+@pytest.mark.parametrize("position", [0, 70_000, -1])
+@pytest.mark.parametrize("bad", [-1, 40])
+@pytest.mark.parametrize("index", ["i4", "i8"])
+def test_an_index_outside_is_named(engine, position, bad, index):
+    x = sp.csr_array(matrix(9000, 40))
+    x.indices, x.indptr = x.indices.astype(index), x.indptr.astype(index)
+    x.has_canonical_format = True
+    x.indices[position] = bad
+    message = rf"x.indices\[{position % x.nnz}\] is {bad}, but columns go from 0 to 39"
+    for call in (lambda: _gram.shifted_gram(x, np.zeros(40), np.dtype("f4")), lambda: comoments(x)):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_unsorted_and_duplicate_entries(engine):
+    rng = np.random.default_rng(0)
+    rows, columns = rng.integers(0, 300, 20_000), rng.integers(0, 50, 20_000)
+    x = sp.csr_array((300, 50))
+    order = np.argsort(rows, kind="stable")
+    x.indptr = np.searchsorted(rows[order], np.arange(301))
+    x.data, x.indices = rng.integers(-9, 10, 20_000).astype("f4"), columns[order]
+    assert_right(components(x, 5, centre=True, method="covariance", seed=0), x.toarray(), 5, True, rtol=1e-5)
 
 
 def test_all_components_of_a_matrix_of_low_rank():
@@ -179,8 +288,10 @@ def test_the_same_bits_for_any_number_of_threads(engine, monkeypatch, dense_from
 
     monkeypatch.setattr(_blocks, "PARALLEL_FROM", 0)
     monkeypatch.setattr(_backed, "BLOCK_VALUES", 300)
+    monkeypatch.setattr(_gram, "BLOCK_VALUES", 300)
     monkeypatch.setattr(_comoments, "DENSE_FROM", dense_from)
-    x = sp.csr_matrix(matrix())
+    single(monkeypatch)
+    x = sp.csr_matrix(matrix().astype("f4"))
     found = []
     for threads in (1, 2, 3):
         with cx.config(threads=threads):
@@ -238,4 +349,4 @@ def test_unknown_solver():
 
 
 def test_the_limit_for_centring_first_is_where_digits_are_lost():
-    assert _comoments.FAR**2 * 2.3e-16 < 1e-9
+    assert _components.FAR**2 * 2.3e-16 < 1e-9

@@ -143,6 +143,10 @@ def calls(name, dtype, index, special, start, stop):
         "expm1": [(data, int(indptr[start]), int(indptr[stop]), untouched.copy())],
         "match_major": [(*canonical(index, 1), start, stop, *canonical(index, 2), np.full(N_MINOR * len(LENGTHS), 7))],
         "gram_major": [(data, indices, indptr, start, stop, np.full((N_MINOR, N_MINOR), 7.0))],
+        "gram_panels": [
+            (data, indices, indptr, start, stop, *gram_scratch(dtype, n_dense, n_full, rng))
+            for n_dense, n_full in PANELS
+        ],
         "log1p": [(data, int(indptr[start]), int(indptr[stop]), untouched.copy())],
         "normalize_major": [
             (data, indptr, start, stop, 1e4, log, np.full(n, 7.0), untouched.copy()) for log in (False, True)
@@ -164,15 +168,36 @@ def calls(name, dtype, index, special, start, stop):
     }[name]
 
 
-# How many outputs a kernel has, where it may be more than two.
-OUTPUTS = {"take_minor": 3}
+# Columns in panels, and how many of these are full: none, some, all.
+PANELS = ((0, 0), (5, 0), (40, 3), (N_MINOR, 2), (N_MINOR, N_MINOR))
+
+
+def gram_scratch(dtype, n_dense, n_full, rng, height=16):
+    """What gram_panels takes besides the matrix: random places and shifts, scratch, and sums that are not zero."""
+    if np.dtype(dtype).kind != "f":
+        dtype = np.dtype(float)
+    width = 256 // np.dtype(dtype).itemsize
+    n_panels = -(-n_dense // width)
+    shift = np.zeros(n_panels * width)
+    shift[:n_full] = rng.normal(0, 2, n_full)
+    room = sum(LENGTHS) + height * n_full
+    return (
+        *(rng.permutation(N_MINOR).astype(np.int32), n_full, shift),
+        *(np.full(N_MINOR + 1, 7), np.full(room, 7, np.int32), np.full(room, 7, dtype)),
+        *(np.full((n_panels, n, width), 7, dtype) for n in (height, N_MINOR)),
+        np.full((N_MINOR, N_MINOR), 7.0),
+    )
+
+
+# How many outputs a kernel has, where it may be more than two; scratch too.
+OUTPUTS = {"take_minor": 3, "gram_panels": 6}
 
 CASES = [
     (name, dtype, index)
     for name in CONTRACT
     for dtype in (("float32",) if "data" not in parameters(CONTRACT[name]) else VALUES)
     for index in (INDICES if "indices" in parameters(CONTRACT[name]) else INDICES[:1])
-    if dtype.startswith("float") or name not in ("log1p", "expm1", "normalize_major")
+    if dtype.startswith("float") or name not in ("log1p", "expm1", "normalize_major", "gram_panels")
 ]
 
 
@@ -429,6 +454,44 @@ def test_gram(kernels, dtype, start, stop):
                 expected[found["indices"][k], found["indices"][m]] += product
                 size[found["indices"][k], found["indices"][m]] += abs(product)
     assert (np.abs(out - expected.astype(float)) <= 1e-14 * size).all()
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole numbers", "any"])
+@pytest.mark.parametrize("dtype", VALUES[:2])
+@pytest.mark.parametrize("index", INDICES)
+@pytest.mark.parametrize(("n_dense", "n_full"), PANELS)
+def test_gram_in_panels(kernels, index, dtype, n_dense, n_full, whole):
+    """Every product is in the panel of the denser column, or in `out`; the rest of both is untouched."""
+    rng = np.random.default_rng(2)
+    indices, indptr = canonical(index, 1)
+    data = rng.integers(-9, 10, len(indices)).astype(dtype) if whole else rng.normal(size=len(indices)).astype(dtype)
+    start, stop = 7, 80  # blocks of 16 rows, the last of 9
+    x = np.zeros((stop - start, N_MINOR))
+    for i in range(start, stop):
+        row = slice(indptr[i], indptr[i + 1])
+        x[i - start, indices[row]] = data[row]
+    arguments = gram_scratch(dtype, n_dense, n_full, rng)
+    place, _, shift, *_, sums, out = arguments
+    shift[:] = np.rint(shift) if whole else shift
+    assert kernels.gram_panels(*map(read_only, (data, indices, indptr)), start, stop, *arguments) == -1
+    order = np.argsort(place)
+    x = x[:, order]
+    x[:, :n_full] = (x[:, :n_full] - shift[:n_full]).astype(dtype)
+    expected, size = x.T @ x, np.abs(x).T @ np.abs(x)
+    in_panels = sums.shape[0] * sums.shape[2]
+    rest = np.full((N_MINOR, N_MINOR), 7.0)
+    last = order[in_panels:]
+    upper = last[:, None] <= last
+    rest[np.ix_(last, last)] += np.where(upper, expected[in_panels:, in_panels:], 0)
+    np.testing.assert_allclose(out, rest, rtol=1e-13 * (not whole), atol=1e-13 * size.max() * (not whole))
+    for q, panel in enumerate(sums):
+        first = q * sums.shape[2]
+        columns = expected[:, first : first + sums.shape[2]]
+        assert (panel[:first] == 7).all()
+        assert (panel[:, columns.shape[1] :] == 7).all()
+        difference = np.abs(panel[first:, : columns.shape[1]] - 7 - columns[first:])
+        of = size[first:, first : first + sums.shape[2]]
+        assert (difference <= 8 * np.finfo(dtype).eps * (of + 7) * (not whole)).all()
 
 
 @pytest.mark.parametrize("dtype", VALUES)

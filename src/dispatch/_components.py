@@ -6,6 +6,8 @@ of float64. For more columns and rows than that, by a block method that reads th
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,21 +17,31 @@ import scipy.sparse as sp
 import scipy.sparse.linalg
 from threadpoolctl import threadpool_limits
 
-from . import _comoments, _gram, _moments, _partials, _select
+from . import _blocks, _comoments, _gram, _moments, _partials, _select
 from ._comoments import Comoments
-from ._inputs import compressed, container, is_dask, is_sparse, native
+from ._inputs import assemble, check_all_indices, compressed, container, is_dask, is_sparse, narrow, native
 from ._rows import fold
 
 # A covariance matrix of more columns (or rows) takes longer than the block method, and 8 times its square of memory.
 COVARIANCE_UP_TO = 5_000
-# LAPACK's subset solver up to here, ARPACK above (kernels.md: .39 s against .70 s for 50 of 2,000).
-LAPACK_UP_TO = 2_500
+# LAPACK's subset solver up to here, ARPACK above (kernels.md: .39 s against .70 s for 50 of 2,000). From 500 columns on
+# it works in float32 (.22 s), on as many vectors more than wanted, and these span a problem of their own in float64; it
+# does so again in float64 if the largest angle to the exact space may exceed ANGLE.
+LAPACK_UP_TO, SINGLE_FROM, GUARD, ANGLE = 2_500, 500, 20, 3e-4
+# Products of float32 err by this share of the standard deviations of both columns (measured: at most 5e-7, see
+# tests/test_components.py). Where an eigenvalue may thereby change by more than LOST of it, or the space of the
+# components by more than an angle of TURNED, they are formed again in float64.
+SINGLE, LOST, TURNED = 5e-7, 5e-6, 1e-3
 # Where the block method stops: at residuals of this size relative to the eigenvalues, or after as many passes.
 TOLERANCE, MAX_PASSES, OVERSAMPLING = 1e-4, 30, 10
+# A column whose mean is as many standard deviations from zero is centred before products of rows are formed: else these
+# would lose the square of that, of 16 digits.
+FAR = 1e3
 # An eigenvalue that is a smaller share of the largest is none: rounding.
 NOTHING = 1e-8
 
-_limiting = threading.Lock()
+_limiting, _limiting_now = threading.Lock(), 0
+_limits: Any = None
 
 
 class Components(NamedTuple):
@@ -79,7 +91,18 @@ def project(x: Any, found: Components, dtype: np.dtype) -> Any:
 
 
 def _scores(block: Any, axes: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    return (_plain(block) @ axes - mean @ axes).astype(dtype)
+    block = container(block)
+    if not is_sparse(block) or block.format == "csc":
+        return (_plain(block) @ axes - mean @ axes).astype(dtype)
+    c = compressed(block)
+    check_all_indices(c)
+    out = np.empty((c.n_major, axes.shape[1]), dtype)
+    for start, stop in _blocks.split(c.indptr, -(-len(c.data) // _blocks.CAST_STEP)):  # SciPy casts what it multiplies
+        lo, hi = int(c.indptr[start]), int(c.indptr[stop])
+        indptr = narrow(c.indptr[start : stop + 1] - lo, c.indices.dtype)
+        rows = assemble(sp.csr_array, (stop - start, c.n_minor), c.data[lo:hi], c.indices[lo:hi], indptr)
+        out[start:stop] = rows @ axes - mean @ axes
+    return out
 
 
 def _write_scores(block: Any, out: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> None:
@@ -118,18 +141,30 @@ def _check_finite(*values: Any) -> None:
 
 def _from_columns(x: Any, k: int, centre: bool, seed: Any) -> Components:
     _gram.check_size(x.shape[1], None)
-    # Few at once: each is a matrix of columns x columns.
-    (found,) = fold(x, _comoments.comoments, _comoments.merge, whole=True, at_once=3)
-    found = Comoments(found.n, found.mean, _gram.finish_gram(found.products, found.products.dtype))
-    total = float(np.trace(found.products))
-    _check_finite(found.mean, total)
-    if found.n < k:
-        raise ValueError(f"{k} components need as many rows; there are {found.n}")
-    values, vectors = _leading(found.products if centre else found.about_zero(), k, seed)
+    with _one_blas_thread():
+        for exact in (False, True):
+            found = _products(x, exact)
+            total = float(np.trace(found.products))
+            _check_finite(found.mean, total)
+            if found.n < k:
+                raise ValueError(f"{k} components need as many rows; there are {found.n}")
+            values, vectors, gap = _leading(found.products if centre else found.about_zero(), k, seed)
+            # Rounding of the products in single precision is relative to the variances of the columns.
+            doubt = SINGLE * (np.diag(found.products) @ vectors**2)
+            if exact or ((doubt < LOST * values).all() and doubt[-1] < TURNED * gap):
+                break
     squares = values if centre else np.sum(vectors * (found.products @ vectors), axis=0)
     freedom = max(found.n - 1, 1)
     mean = found.mean if centre else np.zeros(len(found.mean))
     return Components(mean, vectors.T, np.sqrt(values), squares / freedom, total / freedom, 0.0)
+
+
+def _products(x: Any, exact: bool) -> Comoments:
+    """The co-moments of all rows; a matrix in memory is cut into blocks by them, which share the order of columns."""
+    comoments = partial(_comoments.comoments, exact=exact)
+    # Few at once: each is a matrix of columns x columns.
+    found = fold(x, comoments, _comoments.merge, whole=True, at_once=3)[0] if is_dask(x) else comoments(x)
+    return Comoments(found.n, found.mean, _gram.finish_gram(found.products, found.products.dtype))
 
 
 def _from_rows(x: Any, k: int, centre: bool, seed: Any) -> Components:
@@ -138,14 +173,14 @@ def _from_rows(x: Any, k: int, centre: bool, seed: Any) -> Components:
     mean, var = (part.ravel() for part in _moments.mean_and_variance(_partials.moments(x, (0,)), 0))
     _check_finite(mean, var)
     # What is far from zero and varies little is centred first: else the others would vanish in its rounding.
-    far = np.abs(mean) > _comoments.FAR * np.sqrt(var) if centre else np.zeros(len(mean), bool)
+    far = np.abs(mean) > FAR * np.sqrt(var) if centre else np.zeros(len(mean), bool)
     near = _select.take(x, ~far, axis=1)
     centred = _partials.to_ndarray(_select.take(x, far, axis=1)) - mean[far]
     products = _gram.finish_gram(_gram.partial_gram(near.T), np.dtype(float)) + centred @ centred.T
     if centre:
         of_rows = products.mean(axis=1)
         products += of_rows.mean() - of_rows[:, None] - of_rows
-    values, scores = _leading(products, k, seed)
+    values, scores, _ = _leading(products, k, seed)
     singular = np.sqrt(values)
     loadings = np.empty((len(mean), k))
     loadings[~far] = _plain(near).T @ scores
@@ -160,18 +195,38 @@ def _from_rows(x: Any, k: int, centre: bool, seed: Any) -> Components:
     return Components(mean if centre else np.zeros(len(mean)), axes.T, singular, variance, var.sum() * n / freedom, 0.0)
 
 
-def _leading(matrix: np.ndarray, k: int, seed: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The k largest eigenvalues of a symmetric matrix, falling and not negative; and their vectors, as columns."""
+def _leading(matrix: np.ndarray, k: int, seed: Any) -> tuple[np.ndarray, np.ndarray, float]:
+    """The k largest eigenvalues of a symmetric matrix, falling and not negative; their vectors, as columns; and the gap
+    between the last of them and the next."""
     m = len(matrix)
-    # With a busy neighbour, more than one BLAS thread is several times slower. The limit is one of the whole process.
-    with _limiting, threadpool_limits(1, "blas"):
+    more = min(k + GUARD, m)
+    with _one_blas_thread():
         if m <= LAPACK_UP_TO or 4 * k > m:
-            wanted = (m - k, m - 1)
-            values, vectors = scipy.linalg.eigh(matrix, subset_by_index=wanted, driver="evr", check_finite=False)
+            found = _by_single(matrix, k, more) if m >= SINGLE_FROM and more < m else None
+            values, vectors = found or _by_lapack(matrix, min(k + 1, m))
         else:
-            values, vectors = scipy.sparse.linalg.eigsh(matrix, k, which="LA", v0=_random(seed, m))
+            values, vectors = scipy.sparse.linalg.eigsh(matrix, k + 1, which="LA", v0=_random(seed, m))
     order = np.argsort(values)[::-1]
-    return np.maximum(values[order], 0), vectors[:, order]
+    values, vectors = np.maximum(values[order], 0), vectors[:, order[:k]]
+    return values[:k], vectors, float(values[k - 1] - values[k] if len(values) > k else values[k - 1])
+
+
+def _by_lapack(matrix: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    wanted = (len(matrix) - k, len(matrix) - 1)
+    # The reduction of the upper triangle takes .136 s of 2,000 columns in float32, of the lower one .169.
+    return scipy.linalg.eigh(matrix, subset_by_index=wanted, lower=False, driver="evr", check_finite=False)
+
+
+def _by_single(matrix: np.ndarray, k: int, more: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Eigenpairs in the space of `more` eigenvectors that were found in float32, if that holds the leading k."""
+    _, basis = _by_lapack((matrix / np.trace(matrix)).astype(np.float32), more)
+    basis = np.linalg.qr(basis.astype(float))[0]
+    images = matrix @ basis
+    values, inner = scipy.linalg.eigh(basis.T @ images)
+    vectors = basis @ inner
+    residuals = np.linalg.norm(images @ inner - vectors * values, axis=0)[-k:]
+    # Davis & Kahan: the angle to the space of the eigenvectors is at most the residual over the gap.
+    return (values, vectors) if (residuals < ANGLE * (values[-k:] - values[0])).all() else None
 
 
 def _random(seed: Any, *shape: int) -> np.ndarray:
@@ -224,10 +279,27 @@ def _covariance_times(block: Any, vectors: np.ndarray, mean: np.ndarray) -> np.n
     return block.T @ scores - np.outer(mean, scores.sum(axis=0))
 
 
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """One BLAS thread, in the whole process: more are several times slower beside a busy neighbour."""
+    global _limits, _limiting_now
+    with _limiting:
+        if not _limiting_now:
+            _limits = threadpool_limits(1, "blas")
+        _limiting_now += 1
+    try:
+        yield
+    finally:
+        with _limiting:
+            _limiting_now -= 1
+            if not _limiting_now:
+                _limits.restore_original_limits()
+
+
 def _renew_lock() -> None:
     """After a fork no lock may be held by another thread."""
-    global _limiting
-    _limiting = threading.Lock()
+    global _limiting, _limiting_now
+    _limiting, _limiting_now = threading.Lock(), 0
 
 
 if hasattr(os, "register_at_fork"):

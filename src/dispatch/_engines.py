@@ -120,6 +120,25 @@ class Kernels(Protocol):
         """out[indices[k], indices[m]] += data[k] * data[m] for k <= m in rows [start, stop); returns as sum_minor"""
 
     @staticmethod
+    def gram_panels(
+        data: Values,
+        indices: Indices,
+        indptr: Indptr,
+        start: int,
+        stop: int,
+        place: NDArray[np.int32],
+        n_full: int,
+        shift: Values,
+        ends: NDArray[np.int64],
+        rows: NDArray[np.int32],
+        values: Values,
+        panels: Values,
+        sums: Values,
+        out: Values,
+    ) -> int:
+        """sums[q, place[j]] += column j . panel q; out as gram_major for columns of no panel; returns as sum_minor"""
+
+    @staticmethod
     def normalize_major(
         data: Values,
         indptr: Indptr,

@@ -46,6 +46,7 @@ finish_moments = _kernels.finish_moments
 fold_major = _kernels.fold_major
 fold_minor = _kernels.fold_minor
 gram_major = _kernels.gram_major
+gram_panels = _kernels.gram_panels
 is_canonical = _kernels.is_canonical
 log1p = _kernels.log1p
 match_major = _kernels.match_major

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from ._lanes import lane_moments, lane_sum
+from ._lanes import lane_moments, lane_sum, panel_sums
 
 
 def _kernel(function):
@@ -463,6 +463,69 @@ def gram_major(data, indices, indptr, start, stop, out):
             products = out[np.uint64(index[k])]
             for m in range(k, row.shape[0]):
                 products[np.uint64(index[m])] += v * np.float64(row[m])
+    return -1
+
+
+@_kernel
+def gram_panels(
+    data, indices, indptr, start, stop, place, n_full, shift, ends, rows, values, panels, sums, out
+):  # fmt: skip
+    """sums[q, place[j]] += column j . panel q; out as gram_major for columns of no panel; returns as sum_minor"""
+    n_minor = place.shape[0]
+    n_panels, height = panels.shape[0], panels.shape[1]
+    width = np.uint64(256 // values.itemsize)
+    n_dense = n_panels * np.int64(width)
+    for first in range(start, stop, height):
+        n_rows = min(height, stop - first)
+        lo, hi = indptr[first], indptr[first + n_rows]
+        bad = _first_outside(indices, lo, hi, n_minor)
+        if bad >= 0:
+            return bad
+        # How many entries each column has here; and the columns of no panel, as in gram_major.
+        ends[: n_minor + 1] = 0
+        entry, index = data[lo:hi], indices[lo:hi]
+        for i in range(first, first + n_rows):
+            n = np.uint64(0)
+            for k in range(indptr[i] - lo, indptr[i + 1] - lo):
+                p = place[np.uint64(index[k])]
+                ends[np.uint64(p) + np.uint64(1)] += 1
+                rows[n] = k
+                n += np.uint64(p >= n_dense)
+            few = rows[:n]
+            for k in range(few.shape[0]):
+                at = np.uint64(few[k])
+                v = np.float64(entry[at])
+                products = out[np.uint64(index[at])]
+                for m in range(k, few.shape[0]):
+                    at = np.uint64(few[m])
+                    products[np.uint64(index[at])] += v * np.float64(entry[at])
+        # The rows in panels; in full columns what is not stored is a zero, and all are shifted.
+        panels[:, :n_rows] = 0
+        for p in range(n_full):
+            panels[np.uint64(p) // width, :n_rows, np.uint64(p) % width] = -shift[p]
+        # Entries in the order of the columns, after room for the full ones.
+        ends[0] = n_full * n_rows
+        for p in range(n_minor):
+            ends[p + 1] += ends[p]
+        for i in range(n_rows):
+            for k in range(indptr[first + i] - lo, indptr[first + i + 1] - lo):
+                p = np.uint64(place[np.uint64(index[k])])
+                at = np.uint64(ends[p])
+                ends[p] += 1
+                rows[at] = i
+                values[at] = entry[k]
+                if p < np.uint64(n_dense):
+                    panels[p // width, np.uint64(i), p % width] = np.float64(entry[k]) - shift[p]
+        for p in range(n_full):
+            for k in range(n_rows):
+                rows[p * n_rows + k] = k
+                values[p * n_rows + k] = panels[np.uint64(p) // width, k, np.uint64(p) % width]
+        for q in range(n_panels):
+            for p in range(q * np.int64(width), n_minor):
+                at = p * n_rows if p < n_full else ends[p - 1] if p else 0
+                end = at + n_rows if p < n_full else ends[p]
+                if end > at:
+                    panel_sums(rows[at:end], values[at:end], panels[q], sums[q, p])
     return -1
 
 

@@ -95,3 +95,33 @@ def lane_moments(typingctx, row, shift):
         return context.make_tuple(builder, signature.return_type, moments)
 
     return types.UniTuple(types.float64, 2)(row, types.float64), codegen
+
+
+@intrinsic
+def panel_sums(typingctx, rows, values, panel, sums):
+    """sums += sum(values[k] * panel[rows[k]]): that from zero, in the order of k; 256 bytes of sums."""
+
+    def codegen(context, builder, signature, args):
+        rows, values, panel, sums = (
+            context.make_array(kind)(context, builder, array) for kind, array in zip(signature.args, args)
+        )
+        element = context.get_value_type(signature.args[1].dtype)
+        size = 4 if element == ir.FloatType() else 8
+        lanes = 256 // size
+        vector = ir.VectorType(element, lanes)
+        undefined, first = ir.Constant(vector, ir.Undefined), ir.Constant(ir.IntType(32), 0)
+        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+        total = cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * lanes))
+        n = cgutils.unpack_tuple(builder, rows.shape, 1)[0]
+        with cgutils.for_range_slice(builder, ir.Constant(INDEX, 0), n, ir.Constant(INDEX, 1)) as (k, _):
+            value = builder.insert_element(undefined, builder.load(builder.gep(values.data, [k])), first)
+            value = builder.shuffle_vector(value, undefined, everywhere)
+            row = builder.sext(builder.load(builder.gep(rows.data, [k])), INDEX)
+            start = builder.gep(panel.data, [builder.mul(row, ir.Constant(INDEX, lanes))])
+            loaded = builder.load(builder.bitcast(start, vector.as_pointer()), align=size)
+            builder.store(builder.fadd(builder.load(total), builder.fmul(value, loaded)), total)
+        to = builder.bitcast(sums.data, vector.as_pointer())
+        builder.store(builder.fadd(builder.load(to, align=size), builder.load(total)), to, align=size)
+        return context.get_dummy_value()
+
+    return types.void(rows, values, panel, sums), codegen
