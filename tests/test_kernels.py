@@ -109,6 +109,12 @@ def moments_of(values, n):
     return np.ascontiguousarray(np.array(parts, float).reshape(n, 4).T)
 
 
+def words(flags):
+    """Flags as the bits of 64-bit numbers, the first one lowest."""
+    padded = np.append(flags, np.zeros(-len(flags) % 64, bool))
+    return np.packbits(padded, bitorder="little").view("<u8").astype(np.uint64)
+
+
 def calls(name, dtype, index, special, start, stop):
     """Arguments for a kernel, several times where it has options; the outputs are the last ones, new in each."""
     data, indices, indptr = matrix(dtype, index, special=special)
@@ -121,6 +127,8 @@ def calls(name, dtype, index, special, start, stop):
     records[:, 3] = rng.normal(0, 1e3, N_MINOR)
     divisions = (False, True) if acc.kind == "f" else (False,)  # integers are never divided
     n_stored = indptr[stop] - indptr[start]
+    whole = np.zeros(n + 1, int)
+    keeps = (rng.random(N_MINOR) < 0.4, np.ones(N_MINOR, bool), np.zeros(N_MINOR, bool))
     return {
         "check_indices": [(indices, indptr, start, stop, N_MINOR)],
         "is_canonical": [(indices, indptr, start, stop)],
@@ -151,12 +159,16 @@ def calls(name, dtype, index, special, start, stop):
         "normalize_major": [
             (data, indptr, start, stop, 1e4, log, np.full(n, 7.0), untouched.copy()) for log in (False, True)
         ],
+        "find_minor": [
+            (indices, indptr, start, stop, keep.view(np.uint8), np.full((n_stored + 63) // 64, 7, np.uint64), whole + 7)
+            for keep in keeps
+        ],
         "take_minor": [
             (
-                *(data, indices, indptr, start, stop, keep.view(np.uint8), (np.cumsum(keep) - 1).astype(index)),
-                *(np.full(n_stored, 7, dtype), np.full(n_stored, 7, index), np.full(n + 1, 7)),
+                *(data, indices, indptr, start, stop, words(keep[indices[indptr[start] : indptr[stop]]])),
+                *((np.cumsum(keep) - 1).astype(index), np.full(n_stored, 7, dtype), np.full(n_stored, 7, index)),
             )
-            for keep in (rng.random(N_MINOR) < 0.4, np.ones(N_MINOR, bool), np.zeros(N_MINOR, bool))
+            for keep in keeps
         ],
         "top_major": [
             (
@@ -190,7 +202,7 @@ def gram_scratch(dtype, n_dense, n_full, rng, height=16):
 
 
 # How many outputs a kernel has, where it may be more than two; scratch too.
-OUTPUTS = {"take_minor": 3, "gram_panels": 6}
+OUTPUTS = {"gram_panels": 6}
 
 CASES = [
     (name, dtype, index)
@@ -498,15 +510,20 @@ def test_gram_in_panels(kernels, index, dtype, n_dense, n_full, whole):
 @pytest.mark.parametrize("index", INDICES)
 @pytest.mark.parametrize(("start", "stop"), BLOCKS)
 def test_take(kernels, dtype, index, start, stop):
-    for arguments in calls("take_minor", dtype, index, True, start, stop):
-        assert kernels.take_minor(*map(read_only, arguments[:-3]), *arguments[-3:]) == -1
-        data, indices, indptr, *_, keep, place, out_data, out_indices, out_indptr = arguments
+    finds, takes = (calls(name, dtype, index, True, start, stop) for name in ("find_minor", "take_minor"))
+    for find, take in zip(finds, takes, strict=True):
+        assert kernels.find_minor(*map(read_only, find[:-2]), *find[-2:]) == -1
+        kernels.take_minor(*map(read_only, take[:-2]), *take[-2:])
+        data, indices, indptr, *_, found, place, out_data, out_indices = take
+        keep, its_found, before = find[-3:]
         used = slice(indptr[start], indptr[stop])
         kept = keep[indices[used]] == 1
         n = np.count_nonzero(kept)
+        assert its_found.tolist() == found.tolist()
+        assert before.tolist() == [np.count_nonzero(kept[: k - used.start]) for k in indptr[start : stop + 1]]
         assert bits(out_data[:n]) == bits(data[used][kept])
         assert bits(out_indices[:n]) == bits(place[indices[used][kept]])
-        assert out_indptr.tolist() == [np.count_nonzero(kept[: k - used.start]) for k in indptr[start : stop + 1]]
+        assert set(out_indices[n:].tolist()) <= {7}  # nothing else is written
 
 
 @pytest.mark.parametrize("dtype", VALUES)
@@ -600,7 +617,7 @@ def test_no_columns(kernels, name):
     """Every index is bad then; with nothing stored, none is."""
     arguments = list(calls(name, "float32", "int32", False, 5, 85)[0])
     names = parameters(CONTRACT[name])
-    place = next(names.index(name) for name in ("n_minor", "factors", "keep", "out") if name in names)
+    place = next(names.index(name) for name in ("n_minor", "factors", "keep", "place", "out") if name in names)
     arguments[place] = 0 if "n_minor" in names else arguments[place][:0]
     assert getattr(kernels, name)(*arguments) == sum(LENGTHS[:5])
     arguments[names.index("stop")] = 5

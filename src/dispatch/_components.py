@@ -1,7 +1,8 @@
 """Principal components of a matrix, without making it dense.
 
-Where its covariance matrix fits, from that: of the columns, or of the rows where those are fewer. Exact to the rounding
-of float64. For more columns and rows than that, by a block method that reads the matrix once in each step.
+Where its covariance matrix fits, from that: of the columns, or of the rows where those are fewer. Right to the rounding
+of float64, or for values in float32 to 1e-5 of the singular values. For more columns and rows than that, by a block
+method that reads the matrix once in each step.
 """
 
 import os

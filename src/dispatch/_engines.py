@@ -152,19 +152,24 @@ class Kernels(Protocol):
         """t = totals[i - start] = sum(row i); out = row * (target / t), or log(1 + that); a row with t = 0 stays"""
 
     @staticmethod
+    def find_minor(
+        indices: Indices, indptr: Indptr, start: int, stop: int, keep: Values, found: Values, out: Indptr
+    ) -> int:
+        """bit k - indptr[start] of found = keep[indices[k]]; out[i - start]: how many before row i; as sum_minor"""
+
+    @staticmethod
     def take_minor(
         data: Values,
         indices: Indices,
         indptr: Indptr,
         start: int,
         stop: int,
-        keep: Values,
+        found: Values,
         place: Indices,
         out_data: Values,
         out_indices: Indices,
-        out_indptr: Indptr,
-    ) -> int:
-        """out = entries k of rows [start, stop) with keep[j], j = indices[k], at place[j]; returns as sum_minor"""
+    ) -> None:
+        """out = data[k] at place[indices[k]], for the entries k of rows [start, stop) that find_minor has found"""
 
     @staticmethod
     def top_major(

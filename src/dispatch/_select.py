@@ -1,5 +1,6 @@
 """Some of the rows or columns of a matrix, as a new one."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -80,33 +81,28 @@ def _rows(c: Compressed, keep: np.ndarray) -> Arrays:
 
 
 def _columns(c: Compressed, keep: np.ndarray) -> Arrays:
-    """What rows (of csr) have in the columns that are kept.
-
-    There is room for all values, since memory that was never written to costs nothing. Each block writes where it began
-    in c, and moves up to the block before it.
-    """
-    n_stored = len(c.data)
+    """What rows (of csr) have in the columns that are kept: found and counted, then copied to memory of that size."""
     is_complex = c.data.dtype.kind == "c"  # of these the kernel takes positions
-    values = np.arange(n_stored) if is_complex else cast(c.data, kernel_dtype(c.data.dtype, TAKE_AS))
+    values = np.arange(len(c.data)) if is_complex else cast(c.data, kernel_dtype(c.data.dtype, TAKE_AS))
     values, place = map(read_only, (values, (np.cumsum(keep) - 1).astype(c.indices.dtype)))
     keep = read_only(np.ascontiguousarray(keep).view(np.uint8))
-    data, indices, indptr = np.empty_like(values), np.empty_like(c.indices), np.zeros(c.n_major + 1, np.int64)
-    kernel = kernels()
+    kernel, blocks = kernels(), _blocks.per_thread(c.indptr)
 
-    def block(start: int, stop: int) -> tuple[int, int, np.ndarray]:
-        lo, hi = int(c.indptr[start]), int(c.indptr[stop])
-        ends = np.empty(stop - start + 1, np.int64)
-        to = data[lo:hi], indices[lo:hi], ends
-        check(c, 0, kernel.take_minor(values, c.indices, c.indptr, start, stop, keep, place, *to))
-        return start, lo, ends
+    def find(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        n_values = int(c.indptr[stop] - c.indptr[start])
+        found, before = np.empty(-(-n_values // 64), np.uint64), np.empty(stop - start + 1, np.int64)
+        check(c, 0, kernel.find_minor(c.indices, c.indptr, start, stop, keep, found, before))
+        return read_only(found), before
 
-    n = 0
-    for start, lo, ends in _blocks.run(block, _blocks.per_thread(c.indptr), n_stored):
-        more = int(ends[-1])
-        if lo != n:
-            data[n : n + more], indices[n : n + more] = data[lo : lo + more], indices[lo : lo + more]
-        indptr[start : start + len(ends)] = n + ends
-        n += more
-    for array in (data, indices):  # no view of them is left
-        array.resize(n, refcheck=False)
+    found, before = zip(*_blocks.run(find, blocks, len(c.data)))
+    edges = np.cumsum([0, *(its[-1] for its in before)])
+    indptr = np.concatenate([[0], *(its[1:] + n for its, n in zip(before, edges))])
+    data, indices = np.empty(edges[-1], values.dtype), np.empty(edges[-1], c.indices.dtype)
+
+    def copy(start: int, stop: int, its: np.ndarray, lo: int, hi: int) -> None:
+        kernel.take_minor(values, c.indices, c.indptr, start, stop, its, place, data[lo:hi], indices[lo:hi])
+
+    tasks = [(*block, its, *ends) for block, its, ends in zip(blocks, found, pairwise(edges))]
+    for _ in _blocks.run(copy, tasks, len(c.data)):
+        pass
     return c.data[data] if is_complex else data, indices, indptr

@@ -42,6 +42,7 @@ check_indices = _kernels.check_indices
 count_major = _kernels.count_major
 count_minor = _kernels.count_minor
 expm1 = _kernels.expm1
+find_minor = _kernels.find_minor
 finish_moments = _kernels.finish_moments
 fold_major = _kernels.fold_major
 fold_minor = _kernels.fold_minor

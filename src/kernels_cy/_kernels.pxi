@@ -16,9 +16,11 @@ cdef extern from *:
     #if defined(__GNUC__)
     #define csraxis_prefetch_line(address) __builtin_prefetch(address)
     #define csraxis_lowest_bit(bits) __builtin_ctzll(bits)
+    #define csraxis_count_bits(bits) __builtin_popcountll(bits)
     #else
     #define csraxis_prefetch_line(address) ((void)(address))
     static inline int csraxis_lowest_bit(uint64_t bits) { int n = 0; while (!(bits >> n & 1)) n++; return n; }
+    static inline int csraxis_count_bits(uint64_t bits) { int n = 0; for (; bits; bits &= bits - 1) n++; return n; }
     #endif
     """
     uint32_t csraxis_bits_f32(float x) nogil
@@ -27,6 +29,7 @@ cdef extern from *:
     double csraxis_from_bits_f64(uint64_t b) nogil
     void csraxis_prefetch_line(const void* address) nogil
     int csraxis_lowest_bit(uint64_t bits) nogil
+    int csraxis_count_bits(uint64_t bits) nogil
 
 ctypedef fused float_t:
     float
@@ -827,52 +830,70 @@ def normalize_major(const float_t[::1] data not None, const int64_t[::1] indptr 
                     to[k] = <float_t>(<double>row[k] * factor)
 
 
+def find_minor(const index_t[::1] indices not None, const int64_t[::1] indptr not None,
+               Py_ssize_t start, Py_ssize_t stop, const uint8_t[::1] keep not None, uint64_t[::1] found not None,
+               int64_t[::1] out not None):
+    """bit k - indptr[start] of found = keep[indices[k]]; out[i - start]: how many before row i; as sum_minor"""
+    cdef Py_ssize_t n_minor = keep.shape[0], lo = indptr[start], hi = indptr[stop], i, j, k, n, q, word, total = 0
+    cdef const index_t* index
+    cdef const uint8_t* kept = &keep[0]
+    cdef uint64_t bits, byte
+    with nogil:
+        for k in range(lo, hi, 64):
+            n = min(64, hi - k)
+            index = &indices[0] + k
+            if any_outside(index, n, n_minor):
+                break
+            prefetch(index + 1024, 64 * sizeof(index_t))
+            bits = 0
+            if n == 64:
+                for j in range(0, 64, 8):
+                    byte = 0
+                    for q in range(7, -1, -1):
+                        byte = 2 * byte + kept[index[j + q]]
+                    bits |= byte << j
+            else:
+                for j in range(n):
+                    bits |= <uint64_t>kept[index[j]] << j
+            found[(k - lo) >> 6] = bits
+        else:
+            k = hi
+            out[0] = 0
+            word = 0
+            for i in range(start, stop):
+                n = indptr[i + 1] - lo
+                while word < n >> 6:
+                    total += csraxis_count_bits(found[word])
+                    word += 1
+                # of the word that goes on in the next row
+                out[i - start + 1] = total
+                if n & 63:
+                    out[i - start + 1] += csraxis_count_bits(found[word] << (64 - (n & 63)))
+    return first_outside(&indices[0], k, hi, n_minor)
+
+
 def take_minor(const value_t[::1] data not None, const index_t[::1] indices not None,
                const int64_t[::1] indptr not None, Py_ssize_t start, Py_ssize_t stop,
-               const uint8_t[::1] keep not None, const index_t[::1] place not None, value_t[::1] out_data not None,
-               index_t[::1] out_indices not None, int64_t[::1] out_indptr not None):
-    """out = entries k of rows [start, stop) with keep[j], j = indices[k], at place[j]; returns as sum_minor"""
-    cdef Py_ssize_t n_minor = keep.shape[0], i, j, k, n, q, m = 0, bad = -1
+               const uint64_t[::1] found not None, const index_t[::1] place not None,
+               value_t[::1] out_data not None, index_t[::1] out_indices not None):
+    """out = data[k] at place[indices[k]], for the entries k of rows [start, stop) that find_minor has found"""
+    cdef Py_ssize_t lo = indptr[start], hi = indptr[stop], j, k, m = 0
     cdef const index_t* index
     cdef const value_t* value
-    cdef const uint8_t* kept = &keep[0]
-    cdef const index_t* places = &place[0]
-    cdef value_t* to_data = &out_data[0]
-    cdef index_t* to_indices = &out_indices[0]
-    cdef uint64_t found, byte
+    cdef uint64_t bits
     with nogil:
-        out_indptr[0] = 0
-        for i in range(start, stop):
-            for k in range(indptr[i], indptr[i + 1], 64):
-                n = min(64, indptr[i + 1] - k)
-                index = &indices[0] + k
-                value = &data[0] + k
-                if any_outside(index, n, n_minor):
-                    bad = first_outside(&indices[0], k, k + n, n_minor)
-                    break
-                # Which of the 64 are kept, as bits; then those one by one: no branch depends on a single entry.
-                found = 0
-                if n == 64:
-                    prefetch(index + 1024, 64 * sizeof(index_t))
-                    prefetch(value + 1024, 64 * sizeof(value_t))
-                    for j in range(0, 64, 8):
-                        byte = 0
-                        for q in range(7, -1, -1):
-                            byte = 2 * byte + kept[index[j + q]]
-                        found |= byte << j
-                else:
-                    for j in range(n):
-                        found |= <uint64_t>kept[index[j]] << j
-                while found:
-                    j = csraxis_lowest_bit(found)
-                    found &= found - 1
-                    to_data[m] = value[j]
-                    to_indices[m] = places[index[j]]
-                    m += 1
-            if bad >= 0:
-                break
-            out_indptr[i - start + 1] = m
-    return bad
+        for k in range(lo, hi, 64):
+            index = &indices[0] + k
+            value = &data[0] + k
+            prefetch(index + 1024, 64 * sizeof(index_t))
+            prefetch(value + 1024, 64 * sizeof(value_t))
+            bits = found[(k - lo) >> 6]
+            while bits:  # one by one: no branch depends on a single entry
+                j = csraxis_lowest_bit(bits)
+                bits &= bits - 1
+                out_data[m] = value[j]
+                out_indices[m] = place[index[j]]
+                m += 1
 
 
 cdef inline Py_ssize_t to_front(value_t* row, Py_ssize_t size, value_t pivot, bint equal) noexcept nogil:

@@ -545,23 +545,44 @@ def normalize_major(data, indptr, start, stop, target, log, totals, out):
 
 
 @_kernel
-def take_minor(data, indices, indptr, start, stop, keep, place, out_data, out_indices, out_indptr):
-    """out = entries k of rows [start, stop) with keep[j], j = indices[k], at place[j]; returns as sum_minor"""
+def find_minor(indices, indptr, start, stop, keep, found, out):
+    """bit k - indptr[start] of found = keep[indices[k]]; out[i - start]: how many before row i; as sum_minor"""
     n_minor = np.uint64(keep.shape[0])
-    m = np.uint64(0)
-    out_indptr[0] = 0
+    lo = indptr[start]
+    bits, total = np.uint64(0), 0
+    out[0] = 0
     for i in range(start, stop):
-        row, index = data[indptr[i] : indptr[i + 1]], indices[indptr[i] : indptr[i + 1]]
-        for k in range(row.shape[0]):
-            j = np.uint64(index[k])
+        for k in range(indptr[i], indptr[i + 1]):
+            j = np.uint64(indices[k])
             if j >= n_minor:
-                return indptr[i] + k
-            if keep[j]:
-                out_data[m] = row[k]
-                out_indices[m] = place[j]
-                m += np.uint64(1)
-        out_indptr[i - start + 1] = m
+                return k
+            bit = np.uint64(k - lo) & np.uint64(63)
+            bits |= np.uint64(keep[j]) << bit
+            total += keep[j]
+            if bit == 63:
+                found[(k - lo) >> 6] = bits
+                bits = np.uint64(0)
+        out[i - start + 1] = total
+    if (indptr[stop] - lo) & 63:
+        found[(indptr[stop] - lo) >> 6] = bits
     return -1
+
+
+@_kernel
+def take_minor(data, indices, indptr, start, stop, found, place, out_data, out_indices):
+    """out = data[k] at place[indices[k]], for the entries k of rows [start, stop) that find_minor has found"""
+    lo, hi = indptr[start], indptr[stop]
+    row, index = data[lo:hi], indices[lo:hi]
+    m = np.uint64(0)
+    for word in range((hi - lo + 63) >> 6):
+        bits, k = found[word], word << 6
+        while bits:
+            if bits & np.uint64(1):
+                out_data[m] = row[np.uint64(k)]
+                out_indices[m] = place[np.uint64(index[np.uint64(k)])]
+                m += np.uint64(1)
+            bits >>= np.uint64(1)
+            k += 1
 
 
 @_kernel

@@ -67,11 +67,12 @@ def pca(
         False: components around zero instead of the mean (a truncated singular value decomposition).
     svd_solver : str, optional
         "covariance_eigh" (also "full", "tsqr"): from the covariance matrix of the genes, or of the cells where those
-        are fewer; exact. "randomized": block Lanczos, for more than 5,000 genes and cells; approximate: it stops when
-        the residual of each component is below 1e-4 of its variance, or after 30 passes with a warning that states the
-        residual. None, "auto" and "arpack": by size, one of the two.
+        are fewer; right to the rounding of float64, or where values are float32 to 1e-5 of the singular values.
+        "randomized": block Lanczos, for more than 5,000 genes and cells; approximate: it stops when the residual of
+        each component is below 1e-4 of its variance, or after 30 passes with a warning that states the residual.
+        None, "auto" and "arpack": by size, one of the two.
     chunked, chunk_size : bool, int, optional
-        Accepted for scanpy's sake: the work is always done block by block, and the result always exact.
+        Accepted for scanpy's sake: the work is always done block by block.
     random_state : int, RandomState or None
         Where iterative solvers start.
     return_info : bool
