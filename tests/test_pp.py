@@ -706,3 +706,19 @@ def test_infinity_in_an_excluded_gene_is_left_out_of_the_totals(cls):
     x = cls(np.array([[1.0, np.inf, 3.0], [2.0, 30.0, 2.0]]))
     result = cx.pp.normalize_total(x, target_sum=8, exclude_highly_expressed=True, max_fraction=0.85)
     np.testing.assert_array_equal(dense(result), [[2, np.inf, 6], [4, 60, 4]])
+
+
+def test_integers_keep_their_indices_only_where_nobody_else_has_the_matrix():
+    counts = sp.csr_matrix(np.random.default_rng(0).poisson(1, (20, 10)).astype(np.int32))
+    adata = AnnData(counts.copy())
+    indices = adata.X.indices
+    cx.pp.normalize_total(adata, target_sum=10)
+    assert adata.X.dtype == np.float32
+    assert adata.X.indices is indices
+    for hold in (lambda a: a.X, lambda a: setattr(a, "raw", a), lambda a: a.layers.__setitem__("counts", a.X)):
+        adata = AnnData(counts.copy())
+        held = hold(adata)
+        indices = adata.X.indices
+        cx.pp.normalize_log1p(adata, target_sum=10)
+        assert not np.shares_memory(adata.X.indices, indices)
+        assert held is None or (held != counts).nnz == 0

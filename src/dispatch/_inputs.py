@@ -308,12 +308,12 @@ def check_all_indices(c: Compressed) -> None:
         raise_bad_index(c, bad)
 
 
-def with_data(c: Compressed, data: np.ndarray) -> Any:
-    """A new container of the class of the source, with its structure (copied) and other values."""
+def with_data(c: Compressed, data: np.ndarray, *, share: bool = False) -> Any:
+    """A new container of the class of the source, with other values and its structure: a copy, or the same indices."""
     source = c.source
     # In the types of the source, unless SciPy would not take them: byte-swapped, unsigned, ...
     indptr = c.indptr.astype(source.indptr.dtype if source.indptr.dtype in _INDEX_DTYPES else np.int64)
-    indices = c.indices.copy()
+    indices = source.indices if share and len(source.indices) == len(data) else c.indices.copy()
     cls: Any = type(source)
     if cls in SPARSE:  # a shallow copy with other arrays: a tenth of the constructor's time, and it has the flags
         result = cls.__new__(cls)

@@ -99,10 +99,11 @@ def normalize_to(
     out: Any = None,
     dtype: np.dtype | None = None,
     totals: np.ndarray | None = None,
+    share: bool = False,
 ) -> tuple[Any, np.ndarray, float]:
     """`normalize` in memory: the result in `dtype`, the totals (float64) and the target that was used.
 
-    Totals that were known before (of a part of the columns, or over several chunks) replace the row's own.
+    With `share` a new matrix may have the indices of x. Totals that were known before (of a part of the columns, or over several chunks) replace the row's own.
     """
     dtype = dtype or float_dtype(x.dtype)
     c = compressed(x, canonical=log1p) if is_sparse(x) else None
@@ -118,7 +119,7 @@ def normalize_to(
         totals = row_totals(x, axis, dtype)
     target = median_of_positive(totals) if target_sum is None else float(target_sum)
     if c is not None and fused:
-        return *_normalize_major(c, target, log1p, dtype, out), target
+        return *_normalize_major(c, target, log1p, dtype, out, share), target
     assert totals is not None
     factors = factors_for(totals, target)
     if c is not None:
@@ -161,7 +162,9 @@ def check_target(target_sum: Any) -> None:
         raise ValueError(f"target_sum must be a positive number or None, got {target_sum!r}")
 
 
-def _normalize_major(c: Compressed, target: float, log: bool, dtype: np.dtype, out: Any) -> tuple[Any, np.ndarray]:
+def _normalize_major(
+    c: Compressed, target: float, log: bool, dtype: np.dtype, out: Any, share: bool
+) -> tuple[Any, np.ndarray]:
     """Normalised along the axis that is stored together; and the totals."""
     data = out.data[: len(c.data)] if out is not None else np.empty(len(c.data), dtype)
     totals = np.empty(c.n_major)
@@ -173,4 +176,4 @@ def _normalize_major(c: Compressed, target: float, log: bool, dtype: np.dtype, o
             kernel.normalize_major(p.data, p.indptr, 0, p.n, target, log, its_totals, data[p.lo : p.hi])
 
     run_rows(c, rows)
-    return out if out is not None else with_data(c, data), totals
+    return out if out is not None else with_data(c, data, share=share), totals

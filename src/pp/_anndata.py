@@ -159,6 +159,11 @@ def reusable(adata: Any, layer: str | None, obsm: str | None, dtype: np.dtype) -
     return not gc.get_freeze_count() and not _elsewhere(adata, buffer)
 
 
+def lone(adata: Any, layer: str | None, obsm: str | None) -> bool:
+    """Whether nothing but the AnnData refers to the matrix: then a new one in its place may have its indices."""
+    return sys.getrefcount(get_matrix(adata, layer, obsm)) <= _LONE
+
+
 def _references_of_a_variable() -> int:
     x = object()
     return sys.getrefcount(x)

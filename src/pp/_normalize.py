@@ -16,6 +16,7 @@ from ._anndata import (
     check_matrix,
     get_matrix,
     is_anndata,
+    lone,
     only_for_anndata,
     result_dtype,
     reusable,
@@ -231,9 +232,10 @@ def _normalize(
     if inplace:
         actual(adata)
     in_place = inplace and _takes_result(adata, layer, obsm, log)  # while no variable refers to the matrix
+    share = inplace and lone(adata, layer, obsm)
     x = get_matrix(adata, layer, obsm)
     result, factors = _normalized(
-        container(x, "adata"), target_sum, max_fraction, log, base, key_added is not None, in_place
+        container(x, "adata"), target_sum, max_fraction, log, base, key_added is not None, in_place, share
     )
     if not inplace:
         return {"X": result, "norm_factor": factors}
@@ -254,6 +256,7 @@ def _normalized(
     base: float | None,
     totals_now: bool = False,
     in_place: bool = False,
+    share: bool = False,
 ) -> tuple[Any, Any]:
     """The normalised matrix, and each cell's total over the target."""
     if x.ndim != 2:
@@ -264,8 +267,9 @@ def _normalized(
     totals = None
     if max_fraction is not None:
         totals = _totals_without_highly_expressed(x, dtype, max_fraction)
+    out = x if in_place else None
     result, totals, target = normalize_to(
-        x, axis=1, target_sum=target_sum, log1p=log, out=x if in_place else None, dtype=dtype, totals=totals
+        x, axis=1, target_sum=target_sum, log1p=log, out=out, dtype=dtype, totals=totals, share=share
     )
     warn_of_empty_cells(totals)
     return _change_base(result, base), totals / target
