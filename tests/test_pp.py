@@ -710,13 +710,13 @@ def test_infinity_in_an_excluded_gene_is_left_out_of_the_totals(cls):
 
 def test_integers_keep_their_indices_only_where_nobody_else_has_the_matrix():
     counts = sp.csr_matrix(np.random.default_rng(0).poisson(1, (20, 10)).astype(np.int32))
-    adata = AnnData(counts.copy())
+    adata = ad.AnnData(counts.copy())
     indices = adata.X.indices
     cx.pp.normalize_total(adata, target_sum=10)
     assert adata.X.dtype == np.float32
     assert adata.X.indices is indices
     for hold in (lambda a: a.X, lambda a: setattr(a, "raw", a), lambda a: a.layers.__setitem__("counts", a.X)):
-        adata = AnnData(counts.copy())
+        adata = ad.AnnData(counts.copy())
         held = hold(adata)
         indices = adata.X.indices
         cx.pp.normalize_log1p(adata, target_sum=10)
