@@ -103,8 +103,8 @@ def normalize_to(
 ) -> tuple[Any, np.ndarray, float]:
     """`normalize` in memory: the result in `dtype`, the totals (float64) and the target that was used.
 
-    With `share` a new matrix may have the indices of x. Totals that were known before (of a part of the columns, or over
-    several chunks) replace the row's own.
+    With `share` a new matrix may have the indices of x. Totals that were known before (of a part of the columns, or
+    over several chunks) replace the row's own.
     """
     dtype = dtype or float_dtype(x.dtype)
     c = compressed(x, canonical=log1p) if is_sparse(x) else None
