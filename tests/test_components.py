@@ -350,3 +350,31 @@ def test_unknown_solver():
 
 def test_the_limit_for_centring_first_is_where_digits_are_lost():
     assert _components.FAR**2 * 2.3e-16 < 1e-9
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0])
+@pytest.mark.parametrize("shape", [(600, 520), (520, 600), (2600, 2550)])
+def test_nothing_varies(shape, value):
+    found = components(np.full(shape, value), 3, centre=True, method="covariance", seed=0)
+    assert found.singular_values.tolist() == [0, 0, 0]
+    assert np.allclose(found.axes @ found.axes.T, np.eye(3))
+
+
+def test_values_that_are_alike_do_not_add_up_their_rounding():
+    """Each product of two rounds the same way: in float32 that made 3e-5 of the singular value."""
+    rng = np.random.default_rng(0)
+    p = np.clip(0.3 + 0.013 * np.repeat(rng.normal(size=(2000, 1)), 900, 1), 0, 1)
+    x = sp.csr_array((rng.random(p.shape) < p).astype("f4"))
+    x.data = np.log1p(x.data)
+    for y in (x, np.tile(x.toarray(), (2, 1))):
+        found = components(y, 1, centre=True, method="covariance", seed=0)
+        assert_right(found, y.toarray() if sp.issparse(y) else y, 1, True, rtol=1e-5, angle=1e-3)
+
+
+def test_duplicates_of_narrow_integers_are_added_without_wrapping():
+    values = np.random.default_rng(0).integers(100, 200, (40, 5))
+    x = sp.csr_array((40, 5), dtype="u1")
+    x.data = np.stack([values, np.full_like(values, 100)], -1).ravel().astype("u1")
+    x.indices, x.indptr = np.tile(np.repeat(np.arange(5), 2), 40).astype("i4"), np.arange(41, dtype="i4") * 10
+    centred = values - values.mean(axis=0)
+    assert np.allclose(np.triu(comoments(x).products), np.triu(centred.T @ centred))

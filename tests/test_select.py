@@ -362,3 +362,10 @@ def test_graphs():
         print(take(x, np.arange(4) > 1, 1).name)
     """
     assert run(script, PYTHONHASHSEED="1") == run(script, PYTHONHASHSEED="2")
+
+
+def test_true_may_be_another_byte_than_one(engine):
+    x = sp.csr_array(sp.random(30, 100, 0.99, format="csr", random_state=0, dtype="f4"))
+    keep = np.zeros(100, "u1")
+    keep[::3] = 255
+    assert (take(x, keep.view(bool), 1).toarray() == x.toarray()[:, ::3]).all()

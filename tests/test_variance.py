@@ -33,3 +33,22 @@ def test_float32_sums_of_ten_million_values(engine, cls):
             assert total.dtype == np.float32
             assert total == np.float32(exact)
         assert cx.mean(x) == np.float32(exact / 10_000_000)
+
+
+def test_large_integers_do_not_depend_on_the_chunking(engine):
+    """Around a value far from the mean their squares would not be exact, as they are around the mean."""
+    import dask.array as da
+
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        row, column = np.rint(rng.normal(0, 5e6, 201)), np.rint(rng.normal(0, 1e6, 200))
+        row[0], column[-1] = 9_500_001, 2e7 + 1
+        for x, axis, chunks in ((row[None], 1, (1, (77, 124))), (column[:, None], 0, ((77, 123), 1))):
+            whole = cx.var(sp.csr_array(x), axis=axis)
+            parts = cx.var(da.from_array(x, chunks=chunks).map_blocks(sp.csr_array), axis=axis).compute()
+            assert whole.tobytes() == parts.tobytes()
+
+
+def test_values_whose_difference_overflows(engine):
+    mean, var = cx.mean_var(sp.csr_array([[1e308, -1e308]]), axis=1)
+    assert (mean.tolist(), var.tolist()) == ([0], [np.inf])

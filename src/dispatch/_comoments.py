@@ -31,6 +31,8 @@ class Comoments(NamedTuple):
     n: float
     mean: np.ndarray
     products: np.ndarray
+    single: bool = False
+    """Whether products were formed in float32."""
 
     def about_zero(self) -> np.ndarray:
         """sum(v v^T)."""
@@ -38,16 +40,18 @@ class Comoments(NamedTuple):
 
 
 def comoments(x: Any, *, exact: bool = False) -> Comoments:
-    """Of the rows of a matrix in memory; products in float64 if `exact`, else in the type of the values."""
+    """Of the rows of a matrix in memory. Products are formed in float64, those of dense float32 only if `exact`."""
     x = container(x)
     n, m = x.shape
     if not n:
         return Comoments(n, np.zeros(m), np.zeros((m, m)))
     mean, var = (part.ravel() for part in mean_and_variance(_partials.moments(x, (0,)), 0))
+    dtype = np.dtype(float)
     with np.errstate(all="ignore"):
-        power = float(np.max(mean * mean + var, initial=0))
-        dtype = np.dtype(float) if exact or not SAFE[0] < power < SAFE[1] else _product_dtype(x)
         if not is_sparse(x) or x.nnz > DENSE_FROM * n * m:
+            power = float(np.max(mean * mean + var, initial=0))
+            if not exact and SAFE[0] < power < SAFE[1]:
+                dtype = _product_dtype(x)
             products = _centred_gram(x, mean, dtype)
         else:
             shift = np.where(np.abs(mean) > FAR * np.sqrt(var), mean, 0)
@@ -55,7 +59,7 @@ def comoments(x: Any, *, exact: bool = False) -> Comoments:
             rest = mean - shift
             products -= np.outer(n * rest, rest)
         np.fill_diagonal(products, n * var)
-        return Comoments(n, mean, products)
+        return Comoments(n, mean, products, dtype.itemsize < 8)
 
 
 def _product_dtype(x: Any) -> np.dtype:
@@ -72,7 +76,7 @@ def _product_dtype(x: Any) -> np.dtype:
 def _centred_gram(x: Any, mean: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The products, by way of dense rows."""
     if is_sparse(x):
-        x = native(compressed(x)).tocsr()
+        x = native(compressed(x, canonical=True)).tocsr()
     n, m = x.shape
     shift = mean.astype(dtype)
 
@@ -105,4 +109,4 @@ def merge(parts: list[Comoments]) -> Comoments:
         products = apart.T @ apart
         for part in parts:
             products += part.products
-    return Comoments(n, around + step, products)
+    return Comoments(n, around + step, products, any(part.single for part in parts))

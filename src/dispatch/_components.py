@@ -1,8 +1,8 @@
 """Principal components of a matrix, without making it dense.
 
-Where its covariance matrix fits, from that: of the columns, or of the rows where those are fewer. Right to the rounding
-of float64, or for values in float32 to 1e-5 of the singular values. For more columns and rows than that, by a block
-method that reads the matrix once in each step.
+Where its covariance matrix fits, from that: of the columns, or of the rows where those are fewer. Singular values are
+right to 1e-7, of dense values in float32 to 1e-5, and the space of the components to an angle of 3e-4 (1e-3). For more
+columns and rows than that, by a block method that reads the matrix once in each step.
 """
 
 import os
@@ -23,7 +23,7 @@ from ._comoments import Comoments
 from ._inputs import assemble, check_all_indices, compressed, container, is_dask, is_sparse, narrow, native
 from ._rows import fold
 
-# A covariance matrix of more columns (or rows) takes longer than the block method, and 8 times its square of memory.
+# A covariance matrix of more columns (or rows) takes longer than the block method, and its square much memory.
 COVARIANCE_UP_TO = 5_000
 # LAPACK's subset solver up to here, ARPACK above (kernels.md: .39 s against .70 s for 50 of 2,000). From 500 columns on
 # it works in float32 (.22 s), on as many vectors more than wanted, and these span a problem of their own in float64; it
@@ -97,12 +97,12 @@ def _scores(block: Any, axes: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> 
         return (_plain(block) @ axes - mean @ axes).astype(dtype)
     c = compressed(block)
     check_all_indices(c)
-    out = np.empty((c.n_major, axes.shape[1]), dtype)
+    out, offset = np.empty((c.n_major, axes.shape[1]), dtype), mean @ axes
     for start, stop in _blocks.split(c.indptr, -(-len(c.data) // _blocks.CAST_STEP)):  # SciPy casts what it multiplies
         lo, hi = int(c.indptr[start]), int(c.indptr[stop])
         indptr = narrow(c.indptr[start : stop + 1] - lo, c.indices.dtype)
         rows = assemble(sp.csr_array, (stop - start, c.n_minor), c.data[lo:hi], c.indices[lo:hi], indptr)
-        out[start:stop] = rows @ axes - mean @ axes
+        out[start:stop] = rows @ axes - offset
     return out
 
 
@@ -141,7 +141,7 @@ def _check_finite(*values: Any) -> None:
 
 
 def _from_columns(x: Any, k: int, centre: bool, seed: Any) -> Components:
-    _gram.check_size(x.shape[1], None)
+    _gram.check_size(x.shape[1] * _gram.COPIES**0.5, None)
     with _one_blas_thread():
         for exact in (False, True):
             found = _products(x, exact)
@@ -150,9 +150,7 @@ def _from_columns(x: Any, k: int, centre: bool, seed: Any) -> Components:
             if found.n < k:
                 raise ValueError(f"{k} components need as many rows; there are {found.n}")
             values, vectors, gap = _leading(found.products if centre else found.about_zero(), k, seed)
-            # Rounding of the products in single precision is relative to the variances of the columns.
-            doubt = SINGLE * (np.diag(found.products) @ vectors**2)
-            if exact or ((doubt < LOST * values).all() and doubt[-1] < TURNED * gap):
+            if not found.single or _is_safe(found, values, vectors, gap):
                 break
     squares = values if centre else np.sum(vectors * (found.products @ vectors), axis=0)
     freedom = max(found.n - 1, 1)
@@ -160,12 +158,24 @@ def _from_columns(x: Any, k: int, centre: bool, seed: Any) -> Components:
     return Components(mean, vectors.T, np.sqrt(values), squares / freedom, total / freedom, 0.0)
 
 
+def _is_safe(found: Comoments, values: np.ndarray, vectors: np.ndarray, gap: float) -> bool:
+    """Whether the rounding of products in float32 cannot have changed too much. It is relative to the deviations.
+
+    It is as good as random from pair to pair of columns, unless these have the same few values: then a part of it is
+    the same in all pairs.
+    """
+    variances = np.diag(found.products)
+    doubt = SINGLE * (variances @ vectors**2)
+    alike = SINGLE / 16 * (np.sqrt(variances) @ vectors) ** 2
+    return bool((doubt + alike < LOST * values).all() and doubt[-1] < TURNED * gap)
+
+
 def _products(x: Any, exact: bool) -> Comoments:
     """The co-moments of all rows; a matrix in memory is cut into blocks by them, which share the order of columns."""
     comoments = partial(_comoments.comoments, exact=exact)
     # Few at once: each is a matrix of columns x columns.
     found = fold(x, comoments, _comoments.merge, whole=True, at_once=3)[0] if is_dask(x) else comoments(x)
-    return Comoments(found.n, found.mean, _gram.finish_gram(found.products, found.products.dtype))
+    return found._replace(products=_gram.finish_gram(found.products, found.products.dtype))
 
 
 def _from_rows(x: Any, k: int, centre: bool, seed: Any) -> Components:
@@ -200,6 +210,8 @@ def _leading(matrix: np.ndarray, k: int, seed: Any) -> tuple[np.ndarray, np.ndar
     """The k largest eigenvalues of a symmetric matrix, falling and not negative; their vectors, as columns; and the gap
     between the last of them and the next."""
     m = len(matrix)
+    if not np.trace(matrix) > 0:  # nothing varies
+        return np.zeros(k), np.eye(m, k), 0.0
     more = min(k + GUARD, m)
     with _one_blas_thread():
         if m <= LAPACK_UP_TO or 4 * k > m:

@@ -22,8 +22,9 @@ class Kernels(Protocol):
     `data`, `indices` and `indptr` are the compressed matrix in SciPy's order; `i` runs over the major (compressed) axis
     and a kernel works on the block [start, stop) of it. Values are float32, float64, int32, int64, uint8 or uint16;
     indices int32 or int64; `indptr` int64. Sums of floats and factors for floats are float64, those for integers int64
-    (modulo 2**64); integers are never divided. All arrays are contiguous. A kernel checks no `indptr`; one that uses an
-    index checks it first. What merges or finishes moments takes float64 arrays with a row for each of its four parts.
+    (modulo 2**64); integers are never divided. All arrays are contiguous.
+    A kernel checks no `indptr`; one that uses an index checks it first (take_minor relies on find_minor). What merges
+    or finishes moments takes float64 arrays with a row for each of its four parts.
     """
 
     cpu: str

@@ -21,6 +21,8 @@ ACCEPTED = (
 
 SPARSE = (sp.csr_array, sp.csc_array, sp.csr_matrix, sp.csc_matrix)
 _DTYPES = frozenset(np.dtype(code) for code in "?bBhHiIlLqQfdFD")
+# Of a SciPy matrix, besides its arrays.
+_OWN_ATTRIBUTES = frozenset(("_shape", "maxprint", "_has_sorted_indices", "_has_canonical_format"))
 _INDEX_DTYPES = (np.dtype(np.int32), np.dtype(np.int64))
 _INTEGERS = (int, np.integer)
 
@@ -317,7 +319,8 @@ def with_data(c: Compressed, data: np.ndarray, *, share: bool = False) -> Any:
     cls: Any = type(source)
     if cls in SPARSE:  # a shallow copy with other arrays: a tenth of the constructor's time, and it has the flags
         result = cls.__new__(cls)
-        vars(result).update(vars(source), data=data, indices=indices, indptr=indptr)
+        vars(result).update({name: value for name, value in vars(source).items() if name in _OWN_ATTRIBUTES})
+        result.data, result.indices, result.indptr = data, indices, indptr
         return result
     result = assemble(scipy_class(source), source.shape, data, indices, indptr)
     copy_flags(source, result)

@@ -398,7 +398,8 @@ def _too_far(records: np.ndarray, n_rows: int) -> np.ndarray:
     with np.errstate(all="ignore"):
         distance = s1 * s1 / n  # n (mean - shift)**2
         against_zeros = (shift + s1 / n) ** 2 * n * ((n_rows - n) / n_rows)
-        return (distance * np.sqrt(n) > 4000 * (np.maximum(s2 - distance, 0) + against_zeros)) & ~exact
+        far = distance * np.sqrt(n) > 4000 * (np.maximum(s2 - distance, 0) + against_zeros)
+        return (far | (s2 >= 2**53) & (s2 - distance < 2**53)) & ~exact
 
 
 def _dense_moments(x: np.ndarray, axes: Axes) -> Moments:

@@ -85,7 +85,7 @@ def _columns(c: Compressed, keep: np.ndarray) -> Arrays:
     is_complex = c.data.dtype.kind == "c"  # of these the kernel takes positions
     values = np.arange(len(c.data)) if is_complex else cast(c.data, kernel_dtype(c.data.dtype, TAKE_AS))
     values, place = map(read_only, (values, (np.cumsum(keep) - 1).astype(c.indices.dtype)))
-    keep = read_only(np.ascontiguousarray(keep).view(np.uint8))
+    keep = read_only((keep.view(np.uint8) != 0).view(np.uint8))  # a True of another byte would set other bits
     kernel, blocks = kernels(), _blocks.per_thread(c.indptr)
 
     def find(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:

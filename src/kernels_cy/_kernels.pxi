@@ -426,7 +426,8 @@ def moments_major(const value_t[::1] data not None, const int64_t[::1] indptr no
                 shift = <double>row[0]
                 lane_moments(row, n, shift, &s1, &s2)
                 mean = shift + s1 / n
-                if not s1 * (s1 / n) <= 0.8 * s2:  # more than 2 standard deviations from the mean
+                # More than 2 standard deviations from the mean, or so far that integers are not exact.
+                if not (s1 * (s1 / n) <= 0.8 * s2 and s2 < 9007199254740992.0):
                     # An integer shift keeps sums of integers exact. It is near enough unless the spread is far below 1.
                     shift = rint(mean) if isfinite(mean) else 0
                     lane_moments(row, n, shift, &s1, &s2)

@@ -294,7 +294,8 @@ def moments_major(data, indptr, start, stop, out):
             shift = np.float64(row[0])
             s1, s2 = lane_moments(row, shift)
             mean = shift + s1 / n
-            if not s1 * (s1 / n) <= 0.8 * s2:  # more than 2 standard deviations from the mean
+            # More than 2 standard deviations from the mean, or so far that integers are not exact.
+            if not (s1 * (s1 / n) <= 0.8 * s2 and s2 < 2.0**53):
                 # An integer shift keeps sums of integers exact. It is near enough unless the spread is far below 1.
                 shift = np.rint(mean) if np.isfinite(mean) else 0.0
                 s1, s2 = lane_moments(row, shift)

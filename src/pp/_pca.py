@@ -67,7 +67,7 @@ def pca(
         False: components around zero instead of the mean (a truncated singular value decomposition).
     svd_solver : str, optional
         "covariance_eigh" (also "full", "tsqr"): from the covariance matrix of the genes, or of the cells where those
-        are fewer; right to the rounding of float64, or where values are float32 to 1e-5 of the singular values.
+        are fewer; singular values to 1e-7, of dense float32 to 1e-5, and the space to an angle of 3e-4 (1e-3).
         "randomized": block Lanczos, for more than 5,000 genes and cells; approximate: it stops when the residual of
         each component is below 1e-4 of its variance, or after 30 passes with a warning that states the residual.
         None, "auto" and "arpack": by size, one of the two.
