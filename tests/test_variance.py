@@ -37,8 +37,7 @@ def test_float32_sums_of_ten_million_values(engine, cls):
 
 def test_large_integers_do_not_depend_on_the_chunking(engine):
     """Around a value far from the mean their squares would not be exact, as they are around the mean."""
-    import dask.array as da
-
+    da = pytest.importorskip("dask.array")
     rng = np.random.default_rng(0)
     for _ in range(10):
         row, column = np.rint(rng.normal(0, 5e6, 201)), np.rint(rng.normal(0, 1e6, 200))

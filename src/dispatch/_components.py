@@ -141,7 +141,7 @@ def _check_finite(*values: Any) -> None:
 
 
 def _from_columns(x: Any, k: int, centre: bool, seed: Any) -> Components:
-    _gram.check_size(x.shape[1] * _gram.COPIES**0.5, None)
+    _gram.check_size(x.shape[1], None, _gram.COPIES)
     with _one_blas_thread():
         for exact in (False, True):
             found = _products(x, exact)

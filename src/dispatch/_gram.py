@@ -84,12 +84,12 @@ def gram(x: Any, /, *, dtype: DTypeLike | None = None, max_bytes: float | None =
 COPIES = 7
 
 
-def check_size(m: float, max_bytes: float | None) -> None:
-    """MemoryError if m x m sums are too large; a length that Dask does not know is not."""
+def check_size(m: float, max_bytes: float | None, copies: int = 1) -> None:
+    """MemoryError if so many m x m sums are too large; a length that Dask does not know is not."""
     limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2 if max_bytes is None else max_bytes
-    if 8 * m * m > limit:
+    if 8 * m * m * copies > limit:
         raise MemoryError(
-            f"the Gram matrix of {m:,} columns needs {8 * m * m / 2**30:.1f} GiB, over the limit of "
+            f"the Gram matrix of {m:,} columns needs {8 * m * m * copies / 2**30:.1f} GiB, over the limit of "
             f"{limit / 2**30:.1f} GiB: select columns first, or pass max_bytes"
         )
 
