@@ -378,3 +378,23 @@ def test_duplicates_of_narrow_integers_are_added_without_wrapping():
     x.indices, x.indptr = np.tile(np.repeat(np.arange(5), 2), 40).astype("i4"), np.arange(41, dtype="i4") * 10
     centred = values - values.mean(axis=0)
     assert np.allclose(np.triu(comoments(x).products), np.triu(centred.T @ centred))
+
+
+def test_what_float32_chunks_cannot_tell_is_done_again_on_dask(monkeypatch):
+    da = pytest.importorskip("dask.array")
+    formed = single(monkeypatch)
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(2000, 4)) @ rng.normal(size=(4, 60)) + 1e-3 * rng.normal(size=(2000, 60))).astype("f4")
+    found = components(da.from_array(x, chunks=(300, 60)), 10, centre=True, method="covariance", seed=0)
+    assert formed == [False, True]
+    assert_right(found, x, 10, True, 1e-6, 1e-3)
+
+
+def test_the_guard_knows_of_rounding_that_adds_up():
+    """Along a vector with one sign all errors that are the same add up; with signs that alternate they cancel."""
+    m = 2000
+    found = _comoments.Comoments(10_000, np.zeros(m), np.eye(m), True)
+    even = np.full((m, 1), m**-0.5)
+    alternating = even * np.where(np.arange(m) % 2, 1, -1)[:, None]
+    for vectors, safe in ((even, False), (alternating, True)):
+        assert _components._is_safe(found, np.ones(1), vectors, gap=1.0) is safe
