@@ -11,8 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ._blocks import split_flat
 from ._config import kernels
 from ._inputs import read_only
+
+# Sets that are worked on at once: what is needed in between stays in the cache, in memory that is used again.
+STEP = 2048
 
 
 class Moments(NamedTuple):
@@ -59,11 +63,13 @@ def _merge(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def with_zeros(records: np.ndarray, n: int) -> np.ndarray:
-    """A row for each of the four: the moments of n values, those of the records (in rows of four) and zeros."""
-    stored = np.ascontiguousarray(records.T)
-    zeros = np.zeros(stored.shape)
-    zeros[0] = n - stored[0]
-    return _merge(stored, zeros)
+    """A row for each of the four: the moments of n values, those of the records (which change) and zeros."""
+    for lo, hi in split_flat(len(records), STEP):
+        stored = np.ascontiguousarray(records[lo:hi].T)
+        zeros = np.zeros(stored.shape)
+        zeros[0] = n - stored[0]
+        records[lo:hi] = _merge(stored, zeros).T
+    return records.T
 
 
 def merge_records(records: np.ndarray) -> np.ndarray:
@@ -87,7 +93,9 @@ def side_by_side(parts: list[Moments]) -> Moments:
 
 def mean_and_variance(m: Moments, correction: float) -> tuple[np.ndarray, np.ndarray]:
     """Mean, and sum of squares around it over n - correction: NaN where that is not positive, never negative."""
-    moments = np.array(m).reshape(4, -1)
-    mean, variance = np.empty((2, moments.shape[1]))
-    kernels().finish_moments(read_only(moments), correction, mean, variance)
+    rows = [part.reshape(-1) for part in m]
+    mean, variance = np.empty((2, rows[0].size))
+    for lo, hi in split_flat(rows[0].size, STEP):
+        moments = np.array([row[lo:hi] for row in rows])
+        kernels().finish_moments(read_only(moments), correction, mean[lo:hi], variance[lo:hi])
     return mean.reshape(m.n.shape), variance.reshape(m.n.shape)
