@@ -22,6 +22,14 @@ cdef extern from *:
     static inline int csraxis_lowest_bit(uint64_t bits) { int n = 0; while (!(bits >> n & 1)) n++; return n; }
     static inline int csraxis_count_bits(uint64_t bits) { int n = 0; for (; bits; bits &= bits - 1) n++; return n; }
     #endif
+    #if defined(__GNUC__)
+    typedef double csraxis_record __attribute__((vector_size(32), aligned(8), may_alias));
+    static inline void csraxis_add_to_record(double* record, double d)
+    { *(csraxis_record*)record += (csraxis_record){1, d, d * d, -0.0}; }
+    #else
+    static inline void csraxis_add_to_record(double* record, double d)
+    { record[0] += 1; record[1] += d; record[2] += d * d; }
+    #endif
     """
     uint32_t csraxis_bits_f32(float x) nogil
     uint64_t csraxis_bits_f64(double x) nogil
@@ -30,6 +38,7 @@ cdef extern from *:
     void csraxis_prefetch_line(const void* address) nogil
     int csraxis_lowest_bit(uint64_t bits) nogil
     int csraxis_count_bits(uint64_t bits) nogil
+    void csraxis_add_to_record(double* record, double d) nogil
 
 ctypedef fused float_t:
     float
@@ -57,6 +66,12 @@ cdef inline void prefetch(const void* start, Py_ssize_t n_bytes) noexcept nogil:
     cdef Py_ssize_t k
     for k in range(0, n_bytes, 64):
         csraxis_prefetch_line(<const char*>start + k)
+
+
+# How many entries ahead the kernels that jump to columns ask for their rows: these jumps keep the processor from doing
+# so by itself.
+cdef enum:
+    AHEAD = 512
 
 
 cdef inline double lane_sum(const float_t* row, Py_ssize_t n) noexcept nogil:
@@ -304,6 +319,8 @@ def sum_minor(const value_t[::1] data not None, const index_t[::1] indices not N
                 n = min(64, hi - k)
                 index = &indices[0] + k
                 value = &data[0] + k
+                prefetch(index + AHEAD, 64 * sizeof(index_t))
+                prefetch(value + AHEAD, 64 * sizeof(value_t))
                 if any_outside(index, n, n_minor):
                     break
                 if n == 64:  # a constant trip count is unrolled
@@ -455,14 +472,13 @@ def moments_minor(const value_t[::1] data not None, const index_t[::1] indices n
             n = min(64, hi - k)
             index = &indices[0] + k
             value = &data[0] + k
+            prefetch(index + AHEAD, 64 * sizeof(index_t))
+            prefetch(value + AHEAD, 64 * sizeof(value_t))
             if any_outside(index, n, n_minor):
                 break
             for j in range(n):
                 record = records + 4 * <Py_ssize_t>index[j]
-                d = <double>value[j] - record[3]
-                record[0] += 1
-                record[1] += d
-                record[2] += d * d
+                csraxis_add_to_record(record, <double>value[j] - record[3])
         else:
             k = hi
     return first_outside(&indices[0], k, hi, n_minor)
@@ -599,12 +615,17 @@ def scale_minor(const value_t[::1] data not None, const index_t[::1] indices not
                 index = &indices[0] + k
                 value = &data[0] + k
                 to = &out[0] + k
+                prefetch(index + AHEAD, 64 * sizeof(index_t))
+                prefetch(value + AHEAD, 64 * sizeof(value_t))
                 if any_outside(index, n, n_minor):
                     break
                 if value_t in float_t:
                     if divide:
                         for j in range(n):
                             to[j] = <value_t>(<double>value[j] / factor[index[j]])
+                    elif n == 64:
+                        for j in range(64):
+                            to[j] = <value_t>(<double>value[j] * factor[index[j]])
                     else:
                         for j in range(n):
                             to[j] = <value_t>(<double>value[j] * factor[index[j]])
@@ -845,7 +866,7 @@ def find_minor(const index_t[::1] indices not None, const int64_t[::1] indptr no
             index = &indices[0] + k
             if any_outside(index, n, n_minor):
                 break
-            prefetch(index + 1024, 64 * sizeof(index_t))
+            prefetch(index + AHEAD, 64 * sizeof(index_t))
             bits = 0
             if n == 64:
                 for j in range(0, 64, 8):
@@ -886,8 +907,8 @@ def take_minor(const value_t[::1] data not None, const index_t[::1] indices not 
         for k in range(lo, hi, 64):
             index = &indices[0] + k
             value = &data[0] + k
-            prefetch(index + 1024, 64 * sizeof(index_t))
-            prefetch(value + 1024, 64 * sizeof(value_t))
+            prefetch(index + AHEAD, 64 * sizeof(index_t))
+            prefetch(value + AHEAD, 64 * sizeof(value_t))
             bits = found[(k - lo) >> 6]
             while bits:  # one by one: no branch depends on a single entry
                 j = csraxis_lowest_bit(bits)
