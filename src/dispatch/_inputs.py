@@ -305,9 +305,14 @@ def raise_bad_index(c: Compressed, position: int) -> NoReturn:
 
 def check_all_indices(c: Compressed) -> None:
     """Raise ValueError if an index is outside the matrix."""
-    bad = kernels().check_indices(c.indices, c.indptr, 0, c.n_major, c.n_minor)
-    if bad >= 0:
-        raise_bad_index(c, bad)
+    kernel = kernels()
+
+    def check(start: int, stop: int) -> int:
+        return kernel.check_indices(c.indices, c.indptr, start, stop, c.n_minor)
+
+    for bad in _blocks.run(check, _blocks.per_thread(c.indptr), len(c.data)):
+        if bad >= 0:
+            raise_bad_index(c, bad)
 
 
 def with_data(c: Compressed, data: np.ndarray, *, share: bool = False) -> Any:

@@ -22,7 +22,7 @@ from ._inputs import (
     read_only,
     scipy_class,
 )
-from ._pieces import TAKE_AS, cast, check, kernel_dtype
+from ._pieces import TAKE_AS, cast, check, kernel_dtype, one_row
 
 # Values that SciPy is given at once: below 2**31, so that it does not widen their indices.
 ROWS_STEP = 1 << 30
@@ -64,8 +64,7 @@ def check_keep(keep: Any, shape: tuple[int, ...], axis: int) -> None:
 
 
 def _rows(c: Compressed, keep: np.ndarray) -> Arrays:
-    """The rows (of csr) that are kept, by SciPy's own indexing."""
-    check_all_indices(c)
+    """The rows (of csr) that are kept, by SciPy's own indexing; the indices of the others are not looked at."""
     parts = []
     for start, stop in _blocks.split(c.indptr, -(-len(c.data) // ROWS_STEP)):
         lo, hi = int(c.indptr[start]), int(c.indptr[stop])
@@ -76,8 +75,11 @@ def _rows(c: Compressed, keep: np.ndarray) -> Arrays:
         np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
         for arrays in zip(*((part.data, part.indices) for part in parts))
     )
+    indices = indices.astype(c.indices.dtype, copy=False)
+    if kernels().check_indices(read_only(indices), one_row(len(indices)), 0, 1, c.n_minor) >= 0:
+        check_all_indices(c)  # where its position is that in x
     indptr = np.concatenate(([0], np.cumsum(np.diff(c.indptr)[keep])))
-    return data, indices.astype(c.indices.dtype, copy=False), indptr
+    return data, indices, indptr
 
 
 def _columns(c: Compressed, keep: np.ndarray) -> Arrays:

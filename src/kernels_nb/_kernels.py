@@ -8,7 +8,10 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from ._lanes import lane_moments, lane_sum, panel_sums
+from ._lanes import lane_moments, lane_sum, panel_sums, prefetch
+
+# How many entries ahead the kernels that jump to columns ask for their rows, as in Cython.
+AHEAD = 512
 
 
 def _kernel(function):
@@ -216,11 +219,15 @@ def sum_minor(data, indices, indptr, start, stop, out):
     n_minor = np.uint64(out.shape[0])
     lo, hi = indptr[start], indptr[stop]
     row, index = data[lo:hi], indices[lo:hi]
-    for k in range(row.shape[0]):
-        j = np.uint64(index[k])
-        if j >= n_minor:
-            return lo + k
-        out[j] += row[k]
+    for first in range(0, row.shape[0], 64):
+        prefetch(row, first + AHEAD)
+        prefetch(index, first + AHEAD)
+        values, columns = row[first : first + 64], index[first : first + 64]
+        for k in range(columns.shape[0]):
+            j = np.uint64(columns[k])
+            if j >= n_minor:
+                return lo + first + k
+            out[j] += values[k]
     return -1
 
 
@@ -314,14 +321,18 @@ def moments_minor(data, indices, indptr, start, stop, out):
     n_minor = np.uint64(out.shape[0])
     lo, hi = indptr[start], indptr[stop]
     row, index = data[lo:hi], indices[lo:hi]
-    for k in range(row.shape[0]):
-        j = np.uint64(index[k])
-        if j >= n_minor:
-            return lo + k
-        d = np.float64(row[k]) - out[j, 3]
-        out[j, 0] += 1
-        out[j, 1] += d
-        out[j, 2] += d * d
+    for first in range(0, row.shape[0], 64):
+        prefetch(row, first + AHEAD)
+        prefetch(index, first + AHEAD)
+        values, columns = row[first : first + 64], index[first : first + 64]
+        for k in range(columns.shape[0]):
+            j = np.uint64(columns[k])
+            if j >= n_minor:
+                return lo + first + k
+            d = np.float64(values[k]) - out[j, 3]
+            out[j, 0] += 1
+            out[j, 1] += d
+            out[j, 2] += d * d
     return -1
 
 
@@ -405,14 +416,18 @@ def scale_minor(data, indices, indptr, start, stop, factors, divide, out):
     n_minor = np.uint64(factors.shape[0])
     lo, hi = indptr[start], indptr[stop]
     row, index, to = data[lo:hi], indices[lo:hi], out[lo:hi]
-    for k in range(row.shape[0]):
-        j = np.uint64(index[k])
-        if j >= n_minor:
-            return lo + k
-        if divide:
-            to[k] = row[k] / factors[j]
-        else:
-            to[k] = row[k] * factors[j]
+    for first in range(0, row.shape[0], 64):
+        prefetch(row, first + AHEAD)
+        prefetch(index, first + AHEAD)
+        values, columns, its = row[first : first + 64], index[first : first + 64], to[first : first + 64]
+        for k in range(columns.shape[0]):
+            j = np.uint64(columns[k])
+            if j >= n_minor:
+                return lo + first + k
+            if divide:
+                its[k] = values[k] / factors[j]
+            else:
+                its[k] = values[k] * factors[j]
     return -1
 
 
@@ -539,8 +554,11 @@ def normalize_major(data, indptr, start, stop, target, log, totals, out):
         totals[i - start] = total
         factor = target / total if total != 0 else 1.0
         _copy(row, to)
-        for k in range(to.shape[0]):
-            to[k] = to[k] * factor
+        for first in range(0, to.shape[0], 64):
+            prefetch(row, row.shape[0] + first)  # the next row, whose sum would wait for memory
+            part = to[first : first + 64]
+            for k in range(part.shape[0]):
+                part[k] = part[k] * factor
         if log:
             _log1p_values(to)
 

@@ -98,6 +98,26 @@ def lane_moments(typingctx, row, shift):
 
 
 @intrinsic
+def prefetch(typingctx, row, k):
+    """Ask for the 64 elements of row that begin at k: a hint, which may point beyond its end."""
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        position = context.cast(builder, args[1], signature.args[1], types.int64)
+        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        fetch = builder.module.declare_intrinsic(
+            "llvm.prefetch", [byte], ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+        )
+        start = builder.bitcast(builder.gep(data, [position]), byte)
+        for line in range(context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))):
+            address = builder.gep(start, [ir.Constant(INDEX, 64 * line)])
+            builder.call(fetch, [address, flag(0), flag(3), flag(1)])  # to read, into every cache, data
+        return context.get_dummy_value()
+
+    return types.void(row, k), codegen
+
+
+@intrinsic
 def panel_sums(typingctx, rows, values, panel, sums):
     """sums += sum(values[k] * panel[rows[k]]): that from zero, in the order of k; 256 bytes of sums."""
 
