@@ -17,6 +17,7 @@ from bench import (
     compare,
     contestants,
     fresh,
+    levels,
     measure,
     overhead,
     page,
@@ -31,9 +32,9 @@ from bench.terminal import INSTALL, Show, new_console, positive, print_lines, pr
 if TYPE_CHECKING:
     from rich.console import Console
 
-COMMANDS = ("pipeline", "demo", "overhead", "fresh", "sweep", "page", "compare")
+COMMANDS = ("pipeline", "demo", "overhead", "fresh", "levels", "sweep", "page", "compare")
 """Modules whose main() gets the other arguments."""
-SECTIONS = ("sweep", "overhead", "fresh")
+SECTIONS = ("sweep", "levels", "overhead", "fresh")
 """What --also adds to a run."""
 QUICK_BUDGET = 0.3  # seconds of rounds for each case
 PATIENCE, QUICK_PATIENCE = 60.0, 0.3  # seconds of one contestant in a case
@@ -189,6 +190,8 @@ def _add_sections(document: report.Document, options: argparse.Namespace, thread
     wanted = SECTIONS if "all" in (options.also or ()) else options.also or ()
     if "sweep" in wanted:
         document["sweep"] = sweep.section(options.max_values, threads=threads, show=show)
+    if "levels" in wanted:
+        document["levels"] = levels.section(shapes.Size(options.cells, options.genes), threads=threads, show=show)
     if "overhead" in wanted:
         show("overhead", 0, 1)
         document["overhead"] = overhead.section()
@@ -233,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     document = run(options)
     report.print_tables(document, console)
-    for name, module in (("sweep", sweep), ("overhead", overhead), ("fresh", fresh)):
+    for name, module in (("sweep", sweep), ("levels", levels), ("overhead", overhead), ("fresh", fresh)):
         if name in document:
             print_lines(module.lines(document[name]), name, console)
     if not document["shapes"]:

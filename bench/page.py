@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench import compare, costs, curves, fresh, overhead, overview, picture, report, sweep
+from bench import compare, costs, curves, fresh, levels, overhead, overview, picture, report, sweep
 from bench.report import Document, duration, groups, ratio, share
 from bench.terminal import INSTALL
 
@@ -72,6 +72,10 @@ def blocks(document: Document) -> list[Block]:
         found += _overview(document, shape)
     if "sweep" in document:
         found += _sweep(document["sweep"])
+    if "levels" in document:
+        of_size = f"{document['levels']['cells']:,} cells x {document['levels']['genes']:,} genes"
+        found += [Heading("At each CPU level"), Text(f"The compiled kernels, {of_size}.")]
+        found += [Table(levels.lines(document["levels"]))]
     if "overhead" in document:
         size = document["overhead"]["size"]
         found += [Heading("A call on little data"), Picture("costs", "a call and a fresh process")]

@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import __main__ as command
-from bench import compare, contestants, fresh, generate, memory, overhead, page, sweep
+from bench import compare, contestants, fresh, generate, levels, memory, overhead, page, shapes, sweep
 
 for package in ("csraxis", "rich", "matplotlib"):
     pytest.importorskip(package)
@@ -36,6 +36,8 @@ def recorded(tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         patch.setattr(overhead.section, "__defaults__", (20, 3, 2))
         patch.setattr(fresh.section, "__defaults__", (50, 40, 1, None))
+        patch.setitem(levels.section.__kwdefaults__, "names", ("sum-rows",))
+        patch.setitem(levels.section.__kwdefaults__, "rounds", 1)
         patch.setattr(fresh, "PROCESSES", [process for process in fresh.PROCESSES if process.name != "scanpy"])
         options = ["--cells", "60", "--genes", "40", "--repeats", "2", "--threads", "2", "--also", "all"]
         chosen = ["--case", "sum-rows", "--case", "scale-columns", "--contestant", "scipy", "--max-values", "2000"]
@@ -150,6 +152,21 @@ def test_overhead_of_a_wrong_function(monkeypatch):
     records = overhead.measure(10, 2, 1)
     assert [r["status"] for r in records] == ["ok", "FAIL"]
     assert records[1]["public"] is None
+
+
+def test_levels(document):
+    found = document["levels"]
+    assert found["levels"] == levels.available()
+    assert {(r["case"], r["level"]) for r in found["records"]} == {("sum-rows", level) for level in found["levels"]}
+    for record in found["records"]:
+        assert record["median"] > 0
+    assert len(levels.lines(found)) == 2
+
+
+def test_a_level_that_fails_is_told(monkeypatch):
+    monkeypatch.setattr(levels, "available", lambda: ["x86-64-v9"])
+    with pytest.raises(RuntimeError, match=r"(?s)x86-64-v9: .*(this processor can run|engine)"):
+        levels.section(shapes.Size(20, 30), names=("sum-rows",), rounds=1)
 
 
 def test_fresh_processes():

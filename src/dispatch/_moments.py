@@ -16,7 +16,7 @@ from ._config import kernels
 from ._inputs import read_only
 
 # Sets that are worked on at once: what is needed in between stays in the cache, in memory that is used again.
-STEP = 2048
+STEP = 8192
 
 
 class Moments(NamedTuple):
