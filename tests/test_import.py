@@ -74,9 +74,10 @@ LIBRARIES = {
     "kernels_nb": {"numpy", "numba", "llvmlite"},
     "dispatch": {"numpy", "scipy", "array_api_compat", "threadpoolctl"},
     "": set(),
-    "io": {"numpy", "anndata", "h5py", "zarr"},
+    "io": {"numpy", "scipy", "dask", "pandas", "anndata", "h5py", "zarr"},
     # Where it works on Dask arrays, makes tables, fits curves: the tests above show that its import loads none.
     "pp": {"numpy", "scipy", "dask", "pandas", "skmisc"},
+    "cli": {"click", "rich", "numpy", "matplotlib", "anndata", "dask", "distributed", "psutil", "threadpoolctl"},
 }
 OWN = {
     "kernels_cy": set(),
@@ -85,6 +86,7 @@ OWN = {
     "": {"dispatch", "pp"},
     "io": {"dispatch"},
     "pp": {"dispatch", "io"},
+    "cli": {"", "io", "pp"},
 }
 
 

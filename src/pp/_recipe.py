@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..dispatch._components import Components, project
-from ..dispatch._inputs import container, is_dask
+from ..dispatch._inputs import compressed, container, is_dask, is_sparse
 from ..dispatch._normalize import check_target, median_of_positive, normalize_to, row_totals
 from ..dispatch._partials import add_all
 from ..dispatch._rows import fold
@@ -117,7 +117,8 @@ def recipe_pca(
     Raises
     ------
     TypeError, ValueError
-        For any other container or argument, a malformed matrix, or one with columns in chunks of unknown size.
+        For any other container or argument, a malformed matrix, one with columns in chunks of unknown size, one with
+        negative values, and one without counts.
 
     Examples
     --------
@@ -173,6 +174,8 @@ def _of_array(x: Any, options: Options, return_info: bool) -> Any:
 
 def _chain(x: Any, names: Any, batches: Batches | None, options: Options) -> Found:
     totals, target, stats = _first_passes(x, options, batches)
+    if not np.any(totals):
+        raise ValueError("no cell has counts")
     warn_of_empty_cells(totals)
     if options.choice.is_v3:
         _hvg.warn_unless_counts(stats, options.choice.flavor)
@@ -256,12 +259,19 @@ def _measure(
     target: float,
 ) -> tuple[np.ndarray, Stats]:
     """Totals of the cells, and statistics of the genes; `rows` are the batches, if any, and the totals, if known."""
+    _check_not_negative(block)
     codes, known = (rows[0], rows[1:]) if n_batches is not None else (None, rows)
     totals = known[0] if known else _totals_of(block, kept)
     if measured != "counts":
         log, dtype = measured == "logged", result_dtype(block.dtype)
         block = normalize_to(block, axis=1, target_sum=target, log1p=log, dtype=dtype, totals=totals)[0]
     return totals, _hvg.statistics_of(block, codes, n_batches=n_batches, check=measured == "counts", count=count)
+
+
+def _check_not_negative(block: Any) -> None:
+    values = compressed(block).data if is_sparse(block) else block
+    if values.dtype.kind in "fi" and values.size and (least := values.min()) < 0:
+        raise ValueError(f"counts must not be negative, got {least}")
 
 
 def _merge_first(parts: list[tuple[np.ndarray, Stats]]) -> tuple[np.ndarray, Stats]:
