@@ -54,13 +54,13 @@ def source_of(path: Path, *, transpose: bool = False) -> Source:
             if matrix.exists():
                 return Source("10x folder", matrix, read_10x_mtx, count_in_mtx, size_of_mtx)
         if any((path / member).exists() for member in (".zgroup", "zarr.json")):
-            return Source("zarr", path, _stores.open, _stores.n_stored)
+            return Source("zarr", path, open_anndata, count_in_anndata)
         raise ValueError(
             f"{path} is a folder, but neither a zarr store (no .zgroup or zarr.json) nor one of 10x Genomics "
             "(no matrix.mtx or matrix.mtx.gz)"
         )
     if name.endswith(".h5ad"):
-        return Source("h5ad", path, _stores.open, _stores.n_stored)
+        return Source("h5ad", path, open_anndata, count_in_anndata)
     if name.endswith(".h5"):
         return Source("h5", path, _open_h5, count_in_h5)
     if name in MATRICES and _beside(path, "barcodes.tsv") is not None:
@@ -75,13 +75,41 @@ def source_of(path: Path, *, transpose: bool = False) -> Source:
     )
 
 
+# AnnData
+
+
+def open_anndata(path: Path, *, chunk_rows: int | None = None) -> Any:
+    """See `csraxis.pp.open`; a store of which chunks are missing is refused."""
+    with _stores._opened(path) as store:
+        for name in ("X", *(f"layers/{layer}" for layer in store.get("layers", {}))):
+            if name in store and hasattr(store[name], "keys"):
+                _check_complete(path, store[name])
+    return _stores.open(path, chunk_rows=chunk_rows)
+
+
+def _check_complete(path: Path, stored: Any) -> None:
+    """ValueError if chunks of a sparse matrix in a zarr store are missing: zarr reads zeros there."""
+    for name in ("data", "indices"):
+        array = stored[name]
+        missing = array.nchunks - array.nchunks_initialized if hasattr(array, "nchunks_initialized") else 0
+        if missing:
+            raise ValueError(f"{path}: {missing} of the {array.nchunks} chunks of {array.path} are missing")
+
+
+def count_in_anndata(path: Path, layer: str | None = None) -> int:
+    """Stored values of X or of a layer; of a dense matrix all."""
+    with _stores._opened(path) as store:
+        stored = store["X" if layer is None else f"layers/{layer}"]
+        return int((stored["data"] if hasattr(stored, "keys") else stored).size)
+
+
 # 10x Genomics, HDF5
 
 
 def _open_h5(path: Path, *, chunk_rows: int | None = None) -> Any:
     """A .h5 file: of 10x Genomics, or an AnnData file under that name."""
     with _stores._opened(path) as file:
-        read = _stores.open if _is_anndata(file) else open_10x
+        read = open_anndata if _is_anndata(file) else open_10x
     return read(path, chunk_rows=chunk_rows)
 
 
@@ -111,7 +139,7 @@ def open_10x(path: Path, *, chunk_rows: int | None = None) -> Any:
     import dask.array as da
     import scipy.sparse as sp
 
-    rows = chunk_rows or _stores.rows_of_chunk(n_cells, n_stored)
+    rows = chunk_rows or _rows_of_chunk(n_cells, n_stored)
     read = partial(_rows_of_10x, path.absolute(), group)
     chunks = tuple(min(rows, n_cells - start) for start in range(0, n_cells, rows)) or (0,)
     x = da.map_blocks(read, chunks=(chunks, (n_genes,)), dtype=dtype, meta=sp.csr_matrix((0, 0), dtype=dtype))
@@ -123,7 +151,7 @@ def count_in_h5(path: Path, layer: str | None = None) -> int:
     with _stores._opened(path) as file:
         if not _is_anndata(file):
             return file[_group_of_10x(path, file)]["data"].shape[0]
-    return _stores.n_stored(path, layer)
+    return count_in_anndata(path, layer)
 
 
 def _is_anndata(file: Any) -> bool:
@@ -304,7 +332,7 @@ def _chunked(x: Any, chunk_rows: int | None) -> Any:
     x = native(compressed(x))
     major = 0 if x.format == "csr" else 1
     n = x.shape[major]
-    length = min(chunk_rows or _stores.rows_of_chunk(n, x.nnz), max(n, 1))
+    length = min(chunk_rows or _rows_of_chunk(n, x.nnz), max(n, 1))
     chunks = tuple(min(length, n - start) for start in range(0, n, length)) or (0,)
     name = f"csraxis-in-memory-{uuid.uuid4().hex}"
     graph: dict[Any, Any] = {f"{name}-whole": x}
@@ -313,6 +341,11 @@ def _chunked(x: Any, chunk_rows: int | None) -> Any:
         graph[key] = (_part, f"{name}-whole", major, i * length, i * length + size)
     along = (chunks, (x.shape[1],)) if major == 0 else ((x.shape[0],), chunks)
     return da.Array(graph, name, along, meta=type(x)((0, 0), dtype=x.dtype))
+
+
+def _rows_of_chunk(n_rows: int, n_stored: int) -> int:
+    """Rows (of a CSC matrix: columns) of a chunk, of a sparse matrix with so many stored values."""
+    return max(1, n_rows * _stores.SPARSE_CHUNK // max(n_stored, 1))
 
 
 def _part(x: Any, major: int, start: int, stop: int) -> Any:

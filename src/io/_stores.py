@@ -100,30 +100,9 @@ def _lazy(stored: Any, chunk_rows: int | None) -> Any:
             return read_elem_lazy(stored)
         rows = chunk_rows or max(1, DENSE_CHUNK // max(stored.shape[1], 1))
         return read_elem_lazy(stored, chunks=(min(rows, max(stored.shape[0], 1)), stored.shape[1]))
-    _check_complete(stored)
     shape = tuple(int(n) for n in stored.attrs["shape"])
     major = 0 if kind == "csr_matrix" else 1
     n_stored = stored["data"].shape[0]
-    length = min(chunk_rows or rows_of_chunk(shape[major], n_stored), max(shape[major], 1))
+    length = chunk_rows or max(1, shape[major] * SPARSE_CHUNK // max(n_stored, 1))
+    length = min(length, max(shape[major], 1))
     return read_elem_lazy(stored, chunks=(length, shape[1]) if major == 0 else (shape[0], length))
-
-
-def rows_of_chunk(n_rows: int, n_stored: int) -> int:
-    """Rows (of a CSC matrix: columns) of a chunk, of a sparse matrix with so many stored values."""
-    return max(1, n_rows * SPARSE_CHUNK // max(n_stored, 1))
-
-
-def n_stored(path: Path, layer: str | None = None) -> int:
-    """How many values of X, or of a layer, are stored (of a dense matrix: all)."""
-    with _opened(path) as store:
-        stored = store["X"] if layer is None else store["layers"][layer]
-        return int((stored["data"] if hasattr(stored, "keys") else stored).size)
-
-
-def _check_complete(stored: Any) -> None:
-    """ValueError if chunks of a sparse matrix in a zarr store are missing, which zarr reads as zeros."""
-    for name in ("data", "indices"):
-        array = stored[name]
-        missing = array.nchunks - array.nchunks_initialized if hasattr(array, "nchunks_initialized") else 0
-        if missing:
-            raise ValueError(f"{stored.path}/{name}: {missing} of {array.nchunks} chunks are missing")
