@@ -80,12 +80,12 @@ def run(job: Job) -> list[tuple[str, str]]:
         report.progress("writing")
         with _failing(job.output), _without_warnings():
             _write(job, adata, temporary)
-        if picture is not None:
+        if job.plot is not None and picture is not None:
             from ._plot import draw
 
             report.progress("drawing")
             with _failing(job.plot):
-                draw(adata, job.input.name, job.recipe, picture, str(job.plot).rpartition(".")[2])
+                draw(adata, job.input.name, job.recipe["key_added"], picture, job.plot.suffix[1:])
         workers = list(cluster.run(usage).values()) if cluster is not None else []
     return _summary(job, source, adata, report, before, workers)
 
