@@ -12,6 +12,8 @@ def main() -> None:
             raise
         print(f'csraxis: the command line needs {error.name}: pip install "csraxis[cli]"', file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:  # while it is loaded
+        sys.exit(130)
     _commands.leave(_commands.main())
 
 

@@ -147,22 +147,30 @@ def pca(**options: Any) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    came: list[int] = []
     try:
-        with _signals():
+        with _signals(came):
             return cli.main(arguments, prog_name="csraxis", standalone_mode=False) or 0
-    except click.UsageError as error:
+    except BaseException as error:
+        if came:  # whatever has become of the exception on its way
+            is_interrupt = came[0] == signal.SIGINT
+            what, status = ("interrupted", INTERRUPTED) if is_interrupt else ("terminated", TERMINATED)
+            return _failed(arguments, f"{what}; nothing was written", status)
+        if not isinstance(error, Exception):
+            raise
+        return _failed(arguments, *_told(error))
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """The message and the exit status of an error."""
+    if isinstance(error, click.UsageError):
         where = error.ctx.command_path if error.ctx is not None else "csraxis"
-        return _failed(arguments, f"{one_line(error) or error.format_message()} ({where} --help tells more)", USAGE)
-    except (KeyboardInterrupt, click.Abort):
-        return _failed(arguments, "interrupted; nothing was written", INTERRUPTED)
-    except _Terminated:
-        return _failed(arguments, "terminated; nothing was written", TERMINATED)
-    except ImportError as error:
-        return _failed(arguments, f'{one_line(error)}: pip install "csraxis[cli]"', USAGE)
-    except MemoryError as error:
-        return _failed(arguments, f"not enough memory: {one_line(error)}", FAILED)
-    except Exception as error:
-        return _failed(arguments, one_line(error), FAILED)
+        return f"{error.format_message()} ({where} --help tells more)", USAGE
+    if isinstance(error, ImportError):
+        return f'{one_line(error)}: pip install "csraxis[cli]"', USAGE
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {one_line(error)}", FAILED
+    return one_line(error), FAILED
 
 
 def _failed(arguments: list[str], message: str, status: int) -> int:
@@ -172,12 +180,12 @@ def _failed(arguments: list[str], message: str, status: int) -> int:
     return status
 
 
-class _Terminated(BaseException):
-    """SIGTERM or SIGHUP came."""
+class _Stopped(BaseException):
+    """A signal came."""
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[None]:
+def _signals(came: list[int]) -> Iterator[None]:
     """Signals that end the process raise, so that it cleans up; the first is enough, others would disturb that."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -186,7 +194,8 @@ def _signals() -> Iterator[None]:
     def handle(number: int, _: Any) -> None:
         for each in before:
             signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
+        came.append(number)
+        raise _Stopped
 
     names = ("SIGINT", "SIGTERM", "SIGHUP")
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
@@ -203,7 +212,7 @@ def _signals() -> Iterator[None]:
 
 def leave(status: int) -> None:
     """End the process. After a signal, without waiting for threads that are still at work on a chunk."""
-    if status in (INTERRUPTED, TERMINATED):
+    if status in (INTERRUPTED, TERMINATED) and "distributed" not in sys.modules:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -200,17 +200,12 @@ def _engine_threads(count: int | None) -> Iterator[None]:
 def _workers(job: Job, count: int) -> Iterator[Any]:
     """Processes on this machine, which share the threads and the memory."""
     import logging
-    import signal
-    import threading
 
     from distributed import Client, LocalCluster
 
     threads = max(1, (job.threads or get_config()["threads"]) // count)
     memory = job.memory // count if job.memory else "auto"
-    # A terminal sends Ctrl-C to the workers, too. They inherit that it is ignored, and are ended by this process.
-    is_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if is_main else None
-    try:
+    with _interrupts_held_back():
         cluster = LocalCluster(
             n_workers=count,
             threads_per_worker=threads,
@@ -218,11 +213,28 @@ def _workers(job: Job, count: int) -> Iterator[Any]:
             dashboard_address=None,
             silence_logs=logging.CRITICAL,
         )
-    finally:
-        if is_main:
-            signal.signal(signal.SIGINT, before)
     with cluster, Client(cluster) as client:
         yield client
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block, and what is started in it never sees one.
+
+    A terminal sends it to all processes; the workers are for this one to end.
+    """
+    import signal
+    from multiprocessing import resource_tracker
+
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # which would let signals through to what is started after it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # The matrix
