@@ -211,8 +211,8 @@ def _signals(came: list[int]) -> Iterator[None]:
 
 
 def leave(status: int) -> None:
-    """End the process. After a signal, without waiting for threads that are still at work on a chunk."""
-    if status in (INTERRUPTED, TERMINATED) and "distributed" not in sys.modules:
+    """End the process. After a signal without waiting for threads that are at work on a chunk, unless workers are."""
+    if status in (INTERRUPTED, TERMINATED) and not any(text.startswith("--workers") for text in sys.argv):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

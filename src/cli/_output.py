@@ -2,11 +2,13 @@
 
 import contextlib
 import glob
+import io
 import os
 import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 MARK = ".csraxis-"
 
@@ -66,6 +68,44 @@ def _aside(path: Path) -> Iterator[None]:
         old.rename(path)
         raise
     shutil.rmtree(old)
+
+
+class Forgiving(io.FileIO):
+    """A new file that takes all that is written to it; what went wrong is raised by `check`.
+
+    For HDF5, which cannot close a file whose last parts it cannot write: it complains, and may crash the process.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+b")
+        self._error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """All of it, unless something went wrong before or does now."""
+        left = memoryview(data).cast("B")
+        size = len(left)
+        with self._remembered():
+            while left and self._error is None:
+                left = left[super().write(left) :]
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """To this size, unless something went wrong."""
+        with self._remembered():
+            return super().truncate(size)
+        return size or 0
+
+    @contextlib.contextmanager
+    def _remembered(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._error = self._error or error
+
+    def check(self) -> None:
+        """Raise what went wrong."""
+        if self._error is not None:
+            raise self._error
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from .. import __version__, get_config, pp
 from ..io._formats import Source, source_of
-from ._output import replaced
+from ._output import Forgiving, replaced
 from ._report import Report, amount, bytes_read, duration, one_line, peak_memory
 
 SUFFIXES = (".h5ad", ".zarr")
@@ -76,7 +76,7 @@ def run(job: Job) -> list[tuple[str, str]]:
             adata = source.open(job.recipe["chunk_rows"])
         _check_matrix(job, adata)
         _check_space(job, adata)
-        _recipe(job, adata, report)
+        adata = _recipe(job, source, adata, report)
         report.progress("writing")
         with _failing(job.output), _without_warnings():
             _write(job, adata, temporary)
@@ -204,7 +204,7 @@ def _workers(job: Job, count: int) -> Iterator[Any]:
     from distributed import Client, LocalCluster
 
     threads = max(1, (job.threads or get_config()["threads"]) // count)
-    memory = job.memory // count if job.memory else "auto"
+    memory = _of_each(job) or "auto"
     with _interrupts_held_back():
         cluster = LocalCluster(
             n_workers=count,
@@ -271,19 +271,28 @@ def _check_values(job: Job, adata: Any, x: Any, name: str) -> None:
     values = x.blocks[0, 0].compute().data
     if not np.isfinite(values).all():
         raise Failed(f"{job.input}: {name} has NaN or infinite values")
-    if values.size and values.min() < 0:
+    if values.min(initial=0) < 0:
         raise Failed(f"{job.input}: {name} has negative values, which counts cannot be")
     if job.recipe["layer"] is None and "log1p" in adata.uns and (values != np.rint(values)).any():
         raise Failed(f"{job.input}: X was logged already (uns['log1p']); --layer names a layer with counts")
 
 
-def _recipe(job: Job, adata: Any, report: Report) -> None:
-    """Run the chain on the AnnData."""
-    options = job.recipe | _understood(memory=job.memory, progress=report.progress)
-    options.pop("chunk_rows")
+def _recipe(job: Job, source: Source, adata: Any, report: Report) -> Any:
+    """Run the chain, on the path itself where `recipe_pca` opens such: it then decides what is read at a time."""
+    options = job.recipe | _understood(memory=_of_each(job), progress=report.progress)
+    if not source.is_anndata():
+        options = {name: value for name, value in options.items() if name not in ("chunk_rows", "memory")}
     with _failing(job.input), _noted(report):
         report.progress("genes and components")
+        if source.is_anndata():
+            return pp.recipe_pca(source.path, **options)
         pp.recipe_pca(adata, **options)
+    return adata
+
+
+def _of_each(job: Job) -> int | None:
+    """Bytes of memory of each process that computes."""
+    return job.memory // (job.workers or 1) if job.memory else None
 
 
 def _understood(**options: Any) -> dict[str, Any]:
@@ -314,8 +323,17 @@ def _write(job: Job, adata: Any, path: Path) -> None:
     result = anndata.AnnData(**parts, uns={**adata.uns, "csraxis": made})
     if job.output.suffix == ".zarr":
         result.write_zarr(path)
-    else:
-        result.write_h5ad(path)
+        return
+    import h5py
+    from anndata.io import write_elem
+
+    with Forgiving(path) as target:
+        try:
+            with h5py.File(target, "w") as file:
+                write_elem(file, "/", result)
+                file.pop("raw", None)  # which says that there is none, in a way that older versions cannot read
+        finally:  # whatever HDF5 makes of it
+            target.check()
 
 
 def _summary(
@@ -357,7 +375,7 @@ def _failing(about: Any) -> Iterator[None]:
     """Errors say what they are about."""
     try:
         yield
-    except (Failed, ImportError):
+    except (Failed, ImportError, MemoryError):
         raise
     except Exception as error:
         text = one_line(error)

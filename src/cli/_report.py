@@ -36,7 +36,7 @@ class Report:
             transient=True,
             disable=quiet or not console.is_terminal,
         )
-        self._task = self._bar.add_task("", total=None)
+        self._task = self._bar.add_task("", total=None, visible=False)
 
     def __enter__(self) -> "Report":
         self._since = time.perf_counter()
@@ -54,11 +54,11 @@ class Report:
             self._bar.console.print(f"csraxis: {text}", markup=False, soft_wrap=True)
 
     def progress(self, step: str, done: int = 0, total: int | None = None) -> None:
-        """So much of a step is done. May be called from any thread; another step than before ends that one."""
+        """So many cells of a step are done. May be called from any thread; another step than before ends that one."""
         with self._lock:
             if step != self._step:
                 self._end(step)
-                self._bar.reset(self._task, description=step, total=total)
+                self._bar.reset(self._task, description=step, total=total, visible=True)
             self._bar.update(self._task, completed=done, total=total)
 
     def _end(self, following: str | None) -> None:
@@ -72,12 +72,12 @@ class Report:
 
 
 class Rate(ProgressColumn):
-    """How much is done in a second."""
+    """How many cells are done in a second."""
 
     def render(self, task: Task) -> Text:
         """Nothing before the first is done."""
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f}/s" if speed else "", style="progress.data.speed")
+        return Text(f"{speed:,.0f} cells/s" if speed else "", style="progress.data.speed")
 
 
 def one_line(error: BaseException) -> str:

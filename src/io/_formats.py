@@ -29,6 +29,10 @@ class Source(NamedTuple):
         """An AnnData whose X is a Dask array: over the file, or over a matrix in memory."""
         return self.read(self.path, chunk_rows=chunk_rows)
 
+    def is_anndata(self) -> bool:
+        """Whether `csraxis.pp.open` takes the path."""
+        return self.read is open_anndata
+
     def n_stored(self, layer: str | None = None) -> int:
         """How many values of X, or of a layer, are stored; from the headers of the file."""
         return self.count(self.path, layer)
@@ -62,7 +66,9 @@ def source_of(path: Path, *, transpose: bool = False) -> Source:
     if name.endswith(".h5ad"):
         return Source("h5ad", path, open_anndata, count_in_anndata)
     if name.endswith(".h5"):
-        return Source("h5", path, _open_h5, count_in_h5)
+        with _stores._opened(path) as file:
+            is_anndata = {"obs", "var"} <= set(file)
+        return Source("h5", path, *((open_anndata, count_in_anndata) if is_anndata else (open_10x, count_in_10x)))
     if name in MATRICES and _beside(path, "barcodes.tsv") is not None:
         return Source("10x folder", path, read_10x_mtx, count_in_mtx, size_of_mtx)
     if name.endswith((".mtx", ".mtx.gz")):
@@ -106,13 +112,6 @@ def count_in_anndata(path: Path, layer: str | None = None) -> int:
 # 10x Genomics, HDF5
 
 
-def _open_h5(path: Path, *, chunk_rows: int | None = None) -> Any:
-    """A .h5 file: of 10x Genomics, or an AnnData file under that name."""
-    with _stores._opened(path) as file:
-        read = open_anndata if _is_anndata(file) else open_10x
-    return read(path, chunk_rows=chunk_rows)
-
-
 def open_10x(path: Path, *, chunk_rows: int | None = None) -> Any:
     """A .h5 file of Cell Ranger: X is a Dask array over the file, which is read when it is used.
 
@@ -146,16 +145,10 @@ def open_10x(path: Path, *, chunk_rows: int | None = None) -> Any:
     return _annotated(path, x, cells, ids, symbols, types)
 
 
-def count_in_h5(path: Path, layer: str | None = None) -> int:
-    """Stored values of a .h5 file."""
+def count_in_10x(path: Path, layer: str | None = None) -> int:
+    """Stored values of the matrix."""
     with _stores._opened(path) as file:
-        if not _is_anndata(file):
-            return file[_group_of_10x(path, file)]["data"].shape[0]
-    return count_in_anndata(path, layer)
-
-
-def _is_anndata(file: Any) -> bool:
-    return {"obs", "var"} <= set(file)
+        return file[_group_of_10x(path, file)]["data"].shape[0]
 
 
 def _group_of_10x(path: Path, file: Any) -> str:
@@ -189,8 +182,9 @@ def _rows_of_10x(path: Path, group: str, block_info: Any) -> Any:
         if lo < 0 or hi > stored["data"].shape[0] or (np.diff(indptr) < 0).any():
             raise ValueError(f"{group}/indptr of {path} is not ascending between 0 and {stored['data'].shape[0]}")
         data, indices = stored["data"][lo:hi], stored["indices"][lo:hi]
-    if indices.size and not 0 <= indices.min() <= indices.max() < n_genes:
-        raise ValueError(f"{group}/indices of {path} must be from 0 to {n_genes - 1}, got {indices.max()}")
+    wrong = indices[(indices < 0) | (indices >= n_genes)]
+    if wrong.size:
+        raise ValueError(f"{group}/indices of {path} must be from 0 to {n_genes - 1}, got {wrong[0]}")
     narrow = np.int32 if max(hi - lo, n_genes) <= np.iinfo(np.int32).max else np.int64
     return sp.csr_matrix((data, indices.astype(narrow), (indptr - lo).astype(narrow)), shape=(stop - start, n_genes))
 
@@ -356,13 +350,14 @@ def _annotated(path: Path, x: Any, cells: Any, ids: Any, symbols: Any, types: An
     """An AnnData of the features that are genes."""
     import anndata
     import pandas as pd
+    from anndata.utils import make_index_unique
 
     if len(cells) != x.shape[0] or not len(ids) == len(symbols) == x.shape[1]:
         raise ValueError(
             f"{path}: the matrix has {x.shape[0]:,} cells and {x.shape[1]:,} genes, but there are {len(cells):,} names "
             f"of cells and {len(ids):,} of genes"
         )
-    var = pd.DataFrame({"gene_ids": ids}, index=pd.Index(symbols.astype(str)))
+    var = pd.DataFrame({"gene_ids": ids}, index=make_index_unique(pd.Index(symbols.astype(str))))
     if types is not None:
         var["feature_types"] = types
         is_gene = types == EXPRESSION
@@ -372,6 +367,4 @@ def _annotated(path: Path, x: Any, cells: Any, ids: Any, symbols: Any, types: An
             from ..dispatch._select import take
 
             x, var = take(x, is_gene, axis=1), var[is_gene].copy()
-    adata = anndata.AnnData(x, obs=pd.DataFrame(index=pd.Index(cells.astype(str))), var=var)
-    adata.var_names_make_unique()
-    return adata
+    return anndata.AnnData(x, obs=pd.DataFrame(index=pd.Index(cells.astype(str))), var=var)

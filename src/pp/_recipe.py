@@ -118,7 +118,7 @@ def recipe_pca(
     ------
     TypeError, ValueError
         For any other container or argument, a malformed matrix, one with columns in chunks of unknown size, one with
-        negative values, and one without counts.
+        negative values or NaN, and one without counts.
 
     Examples
     --------
@@ -259,7 +259,7 @@ def _measure(
     target: float,
 ) -> tuple[np.ndarray, Stats]:
     """Totals of the cells, and statistics of the genes; `rows` are the batches, if any, and the totals, if known."""
-    _check_not_negative(block)
+    _check_counts(block)
     codes, known = (rows[0], rows[1:]) if n_batches is not None else (None, rows)
     totals = known[0] if known else _totals_of(block, kept)
     if measured != "counts":
@@ -268,10 +268,10 @@ def _measure(
     return totals, _hvg.statistics_of(block, codes, n_batches=n_batches, check=measured == "counts", count=count)
 
 
-def _check_not_negative(block: Any) -> None:
+def _check_counts(block: Any) -> None:
     values = compressed(block).data if is_sparse(block) else block
-    if values.dtype.kind in "fi" and values.size and (least := values.min()) < 0:
-        raise ValueError(f"counts must not be negative, got {least}")
+    if values.dtype.kind in "fi" and values.size and not (least := values.min()) >= 0:
+        raise ValueError(f"counts must be numbers that are not negative, got {least}")
 
 
 def _merge_first(parts: list[tuple[np.ndarray, Stats]]) -> tuple[np.ndarray, Stats]:
