@@ -77,7 +77,18 @@ LIBRARIES = {
     "io": {"numpy", "scipy", "dask", "pandas", "anndata", "h5py", "zarr"},
     # Where it works on Dask arrays, makes tables, fits curves: the tests above show that its import loads none.
     "pp": {"numpy", "scipy", "dask", "pandas", "skmisc"},
-    "cli": {"click", "rich", "numpy", "matplotlib", "anndata", "dask", "distributed", "psutil", "threadpoolctl"},
+    "cli": {
+        "click",
+        "rich",
+        "numpy",
+        "h5py",
+        "matplotlib",
+        "anndata",
+        "dask",
+        "distributed",
+        "psutil",
+        "threadpoolctl",
+    },
 }
 OWN = {
     "kernels_cy": set(),
