@@ -17,6 +17,7 @@ import click
 from .. import __version__, pp, show_config
 from ..pp._hvg import FLAVORS
 from ..pp._pca import DEFAULT_COMPONENTS, SOLVERS
+from ..pp._plan import memory_of
 from ._report import one_line
 
 FAILED, USAGE, INTERRUPTED, TERMINATED = 1, 2, 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -49,12 +50,8 @@ class Bytes(click.ParamType):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """In bytes."""
-        from dask.utils import parse_bytes
-
         with contextlib.suppress(ValueError):
-            number = parse_bytes(value)
-            if number > 0:
-                return number
+            return memory_of(value)
         self.fail(f"{value!r} is no amount of memory such as 4GB or 500MB", param, ctx)
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import inspect
 import json
 import os
 import warnings
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 from .. import __version__, get_config, pp
 from ..io._formats import Source, source_of
+from ..pp._plan import Plan, passes_of, plan_of
 from ._output import Forgiving, replaced
 from ._report import Report, amount, bytes_read, duration, one_line, peak_memory
 
@@ -74,9 +74,10 @@ def run(job: Job) -> list[tuple[str, str]]:
         report.progress("opening")
         with _failing(source.path), _without_warnings():
             adata = source.open(job.recipe["chunk_rows"])
-        _check_matrix(job, adata)
+        x = _check_matrix(job, adata)
         _check_space(job, adata)
-        adata = _recipe(job, source, adata, report)
+        plan = _plan(job, x, report)
+        _recipe(job, adata, plan, report)
         report.progress("writing")
         with _failing(job.output), _without_warnings():
             _write(job, adata, temporary)
@@ -87,7 +88,7 @@ def run(job: Job) -> list[tuple[str, str]]:
             with _failing(job.plot):
                 draw(adata, job.input.name, job.recipe["key_added"], picture, job.plot.suffix[1:])
         workers = list(cluster.run(usage).values()) if cluster is not None else []
-    return _summary(job, source, adata, report, before, workers)
+    return _summary(job, source, adata, plan, report, before, workers)
 
 
 # Before anything is read
@@ -240,8 +241,8 @@ def _interrupts_held_back() -> Iterator[None]:
 # The matrix
 
 
-def _check_matrix(job: Job, adata: Any) -> None:
-    """What can be seen without reading the counts, and on the first of them."""
+def _check_matrix(job: Job, adata: Any) -> Any:
+    """The counts, after a look at what can be seen without reading them, and at the first of them."""
     layer = job.recipe["layer"]
     if layer is not None and layer not in adata.layers:
         there = f"there are {', '.join(map(repr, adata.layers))}" if len(adata.layers) else "there are none"
@@ -262,6 +263,7 @@ def _check_matrix(job: Job, adata: Any) -> None:
         raise Failed(f"{job.input}: no column {key!r} in obs for --batch-key; {there}")
     with _failing(job.input):
         _check_values(job, adata, x, name)
+    return x
 
 
 def _check_values(job: Job, adata: Any, x: Any, name: str) -> None:
@@ -277,27 +279,31 @@ def _check_values(job: Job, adata: Any, x: Any, name: str) -> None:
         raise Failed(f"{job.input}: X was logged already (uns['log1p']); --layer names a layer with counts")
 
 
-def _recipe(job: Job, source: Source, adata: Any, report: Report) -> Any:
-    """Run the chain, on the path itself where `recipe_pca` opens such: it then decides what is read at a time."""
-    options = job.recipe | _understood(memory=_of_each(job), progress=report.progress)
-    if not source.is_anndata():
+def _plan(job: Job, x: Any, report: Report) -> Plan | None:
+    """What is going to be done, said before it is; None for what is held as a whole, or of which parts are left out."""
+    options = job.recipe
+    n_passes = passes_of(options["flavor"], options["target_sum"], options["exclude_highly_expressed"])
+    with _failing(job.input):
+        plan = plan_of(x, _of_each(job), options["n_top_genes"], n_passes, options["chunk_rows"])
+    if plan is not None:
+        passes = "once" if plan.passes == 1 else f"{plan.passes} times"
+        whose = " in each worker" if job.workers or job.scheduler else ""
+        report.note(f"reading {passes}, keeping the {plan.keeps}, in about {amount(plan.peak)} of memory{whose}")
+    return plan
+
+
+def _recipe(job: Job, adata: Any, plan: Plan | None, report: Report) -> None:
+    """Run the chain on the AnnData."""
+    options = job.recipe | {"memory": _of_each(job), "progress": report.progress}
+    if plan is None:
         options = {name: value for name, value in options.items() if name not in ("chunk_rows", "memory")}
     with _failing(job.input), _noted(report):
-        report.progress("genes and components")
-        if source.is_anndata():
-            return pp.recipe_pca(source.path, **options)
         pp.recipe_pca(adata, **options)
-    return adata
 
 
 def _of_each(job: Job) -> int | None:
     """Bytes of memory of each process that computes."""
     return job.memory // (job.workers or 1) if job.memory else None
-
-
-def _understood(**options: Any) -> dict[str, Any]:
-    """Those that this version's `recipe_pca` has."""
-    return {name: value for name, value in options.items() if name in inspect.signature(pp.recipe_pca).parameters}
 
 
 # The results
@@ -337,7 +343,13 @@ def _write(job: Job, adata: Any, path: Path) -> None:
 
 
 def _summary(
-    job: Job, source: Source, adata: Any, report: Report, before: Usage, workers: list[Usage]
+    job: Job,
+    source: Source,
+    adata: Any,
+    plan: Plan | None,
+    report: Report,
+    before: Usage,
+    workers: list[Usage],
 ) -> list[tuple[str, str]]:
     now = usage()
     memory = amount(now.memory)
@@ -353,7 +365,8 @@ def _summary(
     ]
     if now.read is not None and before.read is not None:
         read = now.read - before.read + sum(worker.read or 0 for worker in workers)
-        lines.append(("read", f"{amount(read)}; the input has {amount(_size(source.path))}"))
+        passes = f"{plan.passes} pass{'es' * (plan.passes > 1)} over the counts, " if plan is not None else ""
+        lines.append(("read", passes + f"{amount(read)}; the input has {amount(_size(source.path))}"))
     lines.append(("result", str(job.output)))
     return [*lines, ("picture", str(job.plot))] if job.plot else lines
 
@@ -379,6 +392,8 @@ def _failing(about: Any) -> Iterator[None]:
         raise
     except Exception as error:
         text = one_line(error)
+        if isinstance(about, Path):
+            text = text.replace(str(about.absolute()), str(about))  # as it was given
         raise Failed(text if str(about) in text else f"{about}: {text}") from error
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _stores
+from ._rows import edges_of, rows_of
 
 MATRICES = ("matrix.mtx", "matrix.mtx.gz")
 EXPRESSION = "Gene Expression"
@@ -28,10 +29,6 @@ class Source(NamedTuple):
     def open(self, chunk_rows: int | None = None) -> Any:
         """An AnnData whose X is a Dask array: over the file, or over a matrix in memory."""
         return self.read(self.path, chunk_rows=chunk_rows)
-
-    def is_anndata(self) -> bool:
-        """Whether `csraxis.pp.open` takes the path."""
-        return self.read is open_anndata
 
     def n_stored(self, layer: str | None = None) -> int:
         """How many values of X, or of a layer, are stored; from the headers of the file."""
@@ -122,12 +119,6 @@ def open_10x(path: Path, *, chunk_rows: int | None = None) -> Any:
         group = _group_of_10x(path, file)
         stored = file[group]
         n_genes, n_cells = (int(n) for n in stored["shape"][:2])
-        n_stored, dtype = stored["data"].shape[0], stored["data"].dtype
-        if stored["indptr"].shape != (n_cells + 1,) or stored["indices"].shape != (n_stored,):
-            raise ValueError(
-                f"{path}: {group}/indptr and indices have lengths {stored['indptr'].shape[0]} and "
-                f"{stored['indices'].shape[0]}, expected {n_cells + 1} and {n_stored}"
-            )
         cells = _strings(stored["barcodes"])
         if "features" in stored:
             features = stored["features"]
@@ -135,13 +126,11 @@ def open_10x(path: Path, *, chunk_rows: int | None = None) -> Any:
             types = _strings(features["feature_type"]) if "feature_type" in features else None
         else:
             ids, symbols, types = _strings(stored["genes"]), _strings(stored["gene_names"]), None
-    import dask.array as da
-    import scipy.sparse as sp
+    from . import _lazy
 
-    rows = chunk_rows or _rows_of_chunk(n_cells, n_stored)
-    read = partial(_rows_of_10x, path.absolute(), group)
-    chunks = tuple(min(rows, n_cells - start) for start in range(0, n_cells, rows)) or (0,)
-    x = da.map_blocks(read, chunks=(chunks, (n_genes,)), dtype=dtype, meta=sp.csr_matrix((0, 0), dtype=dtype))
+    rows = rows_of(path, group, (n_cells, n_genes))
+    edges = edges_of(rows, _stores.SPARSE_CHUNK) if chunk_rows is None else [*range(0, n_cells, chunk_rows), n_cells]
+    x = _lazy.read(rows, edges)
     return _annotated(path, x, cells, ids, symbols, types)
 
 
@@ -167,26 +156,6 @@ def _group_of_10x(path: Path, file: Any) -> str:
 
 def _strings(dataset: Any) -> np.ndarray:
     return dataset.asstr()[:].astype(object)
-
-
-def _rows_of_10x(path: Path, group: str, block_info: Any) -> Any:
-    """One chunk of cells."""
-    import h5py
-    import scipy.sparse as sp
-
-    (start, stop), (_, n_genes) = block_info[None]["array-location"]
-    with h5py.File(path, "r") as file:
-        stored = file[group]
-        indptr = stored["indptr"][start : stop + 1].astype(np.int64)
-        lo, hi = int(indptr[0]), int(indptr[-1])
-        if lo < 0 or hi > stored["data"].shape[0] or (np.diff(indptr) < 0).any():
-            raise ValueError(f"{group}/indptr of {path} is not ascending between 0 and {stored['data'].shape[0]}")
-        data, indices = stored["data"][lo:hi], stored["indices"][lo:hi]
-    wrong = indices[(indices < 0) | (indices >= n_genes)]
-    if wrong.size:
-        raise ValueError(f"{group}/indices of {path} must be from 0 to {n_genes - 1}, got {wrong[0]}")
-    narrow = np.int32 if max(hi - lo, n_genes) <= np.iinfo(np.int32).max else np.int64
-    return sp.csr_matrix((data, indices.astype(narrow), (indptr - lo).astype(narrow)), shape=(stop - start, n_genes))
 
 
 # Matrix Market
