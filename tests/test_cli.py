@@ -293,12 +293,14 @@ def test_an_output_is_replaced_if_asked_for(made, capsys):
 def test_what_is_shown(made, capsys):
     assert main(["pca", str(made / "x.h5ad"), "-o", "out.h5ad", "--plot", "out.png", *SMALL]) == 0
     out, err = capsys.readouterr()
-    shown = dict(re.split(r"  +", line, maxsplit=1) for line in out.splitlines())
+    shown = dict(re.split(r"(?<=\w)  +", line, maxsplit=1) for line in out.splitlines())
     assert shown["cells"] == "300"
     assert shown["genes"] == "400, 100 chosen"
     assert shown["stored values"] == f"{counts().nnz:,}"
     assert shown["components"] == "10"
-    assert re.match(r"[\d.]+ s: loading libraries .* s, opening .* s, .* writing .* s, drawing .* s$", shown["time"])
+    assert re.fullmatch(r"[\d.]+ s", shown["time"])
+    assert [name for name in shown if name.startswith(" ")][:3] == ["  loading libraries", "  opening", "  reading"]
+    assert shown["read"].startswith("1 pass over the counts, ")
     assert re.fullmatch(r"\d+ MB", shown["peak memory"]) or shown["peak memory"].endswith("GB")
     assert shown["result"] == "out.h5ad"
     assert shown["picture"] == "out.png"
@@ -375,6 +377,18 @@ def test_bad_inputs_are_documented():
     if not page.exists():
         pytest.skip("the tests were copied without docs/")
     assert "\n".join(table()) in page.read_text()
+
+
+def test_options_are_documented():
+    page = ROOT / "docs/command-line.md"
+    if not page.exists():
+        pytest.skip("the tests were copied without docs/")
+    written = " ".join(page.read_text().split())
+    for option in _commands.pca.params:
+        if option.name != "input":
+            assert all(name in written for name in (*option.opts, *option.secondary_opts))
+            assert " ".join(option.help.split()) in written
+    assert " ".join(_commands.pca.help.split()) in written
 
 
 def test_a_file_that_may_not_be_read(made, capsys, monkeypatch):

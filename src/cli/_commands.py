@@ -91,7 +91,10 @@ def recipe_options(command: Callable) -> Callable:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=SETTINGS)
 @click.version_option(__version__, message="csraxis %(version)s")
 def cli() -> None:
     """Single-cell preprocessing on sparse matrices, in bounded memory."""
@@ -126,7 +129,7 @@ def pca(**options: Any) -> None:
     obsm["X_pca"], the loadings in varm["PCs"], the genes chosen in var, and variances and parameters in uns. It is
     small: the counts are not copied. It appears when it is complete.
 
-    Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+    Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated.
     """
     from ._pca import Job, run
 
@@ -139,6 +142,12 @@ def pca(**options: Any) -> None:
         width = max(len(name) for name, _ in summary)
         for name, value in summary:
             click.echo(f"{name:{width}}  {value}")
+
+
+def help_text() -> str:
+    """What `csraxis pca --help` prints, 100 columns wide."""
+    with click.Context(pca, info_name="csraxis pca", terminal_width=100, **SETTINGS) as context:
+        return pca.get_help(context)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

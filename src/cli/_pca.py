@@ -11,11 +11,14 @@ from typing import Any, NamedTuple
 
 from .. import __version__, get_config, pp
 from ..io._formats import Source, source_of
+from ..io._rows import Rows
 from ..pp._plan import Plan, passes_of, plan_of
 from ._output import Forgiving, replaced
 from ._report import Report, amount, bytes_read, duration, one_line, peak_memory
 
 SUFFIXES = (".h5ad", ".zarr")
+# How many cells are looked at before the work begins.
+FIRST = 200
 
 
 class Failed(Exception):
@@ -267,10 +270,13 @@ def _check_matrix(job: Job, adata: Any) -> Any:
 
 
 def _check_values(job: Job, adata: Any, x: Any, name: str) -> None:
-    """Whether the first chunk may hold counts."""
+    """Whether what the first cells (of a CSC matrix: genes) have may be counts."""
     import numpy as np
 
-    values = x.blocks[0, 0].compute().data
+    from ..io._lazy import source
+
+    rows = source(x)
+    values = (rows.read(0, min(FIRST, x.shape[0])) if isinstance(rows, Rows) else x.blocks[0, 0].compute()).data
     if not np.isfinite(values).all():
         raise Failed(f"{job.input}: {name} has NaN or infinite values")
     if values.min(initial=0) < 0:
@@ -360,7 +366,8 @@ def _summary(
         ("genes", f"{adata.n_vars:,}, {int(adata.var['highly_variable'].sum()):,} chosen"),
         ("stored values", f"{source.n_stored(job.recipe['layer']):,}"),
         ("components", f"{adata.obsm[job.recipe['key_added'] or 'X_pca'].shape[1]}"),
-        ("time", f"{duration(sum(report.seconds.values()))}: " + _times(report)),
+        ("time", duration(sum(report.seconds.values()))),
+        *((f"  {step}", duration(seconds)) for step, seconds in report.seconds.items()),
         ("peak memory", memory),
     ]
     if now.read is not None and before.read is not None:
@@ -369,10 +376,6 @@ def _summary(
         lines.append(("read", passes + f"{amount(read)}; the input has {amount(_size(source.path))}"))
     lines.append(("result", str(job.output)))
     return [*lines, ("picture", str(job.plot))] if job.plot else lines
-
-
-def _times(report: Report) -> str:
-    return ", ".join(f"{step} {duration(seconds)}" for step, seconds in report.seconds.items())
 
 
 def _size(path: Path) -> int:
