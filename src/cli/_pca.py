@@ -173,7 +173,8 @@ def _compute_on(job: Job, source: Source, report: Report) -> Iterator[Any]:
     if job.scheduler:
         from distributed import Client
 
-        with _failing(job.scheduler), Client(job.scheduler, timeout=10) as client:
+        # What a client that does not come about sets as default is put back, too.
+        with _failing(job.scheduler), dask.config.set(scheduler="threads"), Client(job.scheduler, timeout=10) as client:
             yield client
     elif job.workers:
         report.progress("starting workers")
