@@ -128,7 +128,7 @@ def stopped(times, seconds, number, expected, more):
         assert status in counts, (status, error)
         counts[status] += 1
         if status == 0:
-            assert outputs() == ["out.h5ad"]
+            assert outputs() == ["out.h5ad"], outputs()
             remove("out.h5ad")
         else:
             slowest = max(slowest, took)

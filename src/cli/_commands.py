@@ -218,6 +218,8 @@ def _signals(came: list[int]) -> Iterator[None]:
 
 def leave(status: int) -> None:
     """End the process. After a signal without waiting for threads that are at work on a chunk, unless workers are."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # what was done is done: the status says so
+        signal.signal(number, signal.SIG_IGN)
     if status in (INTERRUPTED, TERMINATED) and not any(text.startswith("--workers") for text in sys.argv):
         sys.stdout.flush()
         sys.stderr.flush()
