@@ -18,7 +18,7 @@ these, and anndata's sparse datasets on disk. Arrays of other libraries (JAX, Py
 and `show_config` choose and show the engine (compiled or Numba) and the number of threads.
 
 Layers, each importing only those before it: `kernels_cy` and `kernels_nb` (the loops, twice), `dispatch`, this face,
-`pp`.
+`io`, `pp`, `cli` (the command `csraxis`).
 """
 
 from importlib import import_module

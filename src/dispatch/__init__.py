@@ -15,6 +15,7 @@ _binary       multiply, divide
 _normalize    normalize
 _gram         gram
 _select       rows and columns taken out
+_narrow       rows of counts in three bytes a stored value
 _lazy         the same on Dask arrays (imported when the first one comes)
 _other        arrays of other libraries, which go to their own namespace
 """

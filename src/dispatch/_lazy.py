@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from dask.base import compute_as_if_collection, tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-from . import _binary, _elementwise, _gram, _normalize, _partials, _reductions, _scaling, _select
+from . import _binary, _elementwise, _gram, _narrow, _normalize, _partials, _reductions, _scaling, _select
 from ._inputs import compressed, container, float_dtype, is_dask, is_sparse, native, scipy_class
 
 # How many partials one task merges.
@@ -91,6 +91,7 @@ def fold(
     if columns:
         _check_known(x.shape[1], "an array of the columns")
     names = [array.name for array in lazy]
+    block_of = partial(_narrow.in_pieces, block_of, merge, len(rows))
     name = f"csraxis-fold-{tokenize(x.name, x.dtype, block_of, merge, whole, names, columns, shared)}"
     n_rows, n_columns = x.numblocks
     groups = [range(n_columns)] if whole else [[j] for j in range(n_columns)]
@@ -304,7 +305,9 @@ def _on_declared(*chunks: Any, block: Callable, dtypes: tuple[np.dtype, ...]) ->
 
 
 def _declared(chunk: Any, dtype: np.dtype) -> Any:
-    """A chunk in the type that its array declares, whatever it comes in."""
+    """A chunk in the type that its array declares, whatever it comes in; a narrow block as it is."""
+    if isinstance(chunk, _narrow.Narrow):
+        return chunk
     chunk = container(chunk)
     with np.errstate(all="ignore"):
         return chunk if chunk.dtype == dtype else chunk.astype(dtype)

@@ -1,10 +1,13 @@
 """AnnData files whose matrices stay on disk, as Dask arrays of chunks that are read when they are used."""
 
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ._rows import Others, edges_of, rows_of
 
 # Stored values in a chunk (of a dense matrix: elements): 32 MB of float32 with 32-bit indices, 64 MB.
 SPARSE_CHUNK, DENSE_CHUNK = 1 << 22, 1 << 24
@@ -55,20 +58,35 @@ def open(path: str | PathLike, *, chunk_rows: int | None = None) -> Any:
     ):
         raise ValueError(f"chunk_rows must be a positive int or None, got {chunk_rows!r}")
     chunk_rows = None if chunk_rows is None else int(chunk_rows)
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no such file or folder: {path}")
+    path = _existing(path)
     with _opened(path) as store:
         if not {"obs", "var"} <= set(store):
             raise ValueError(f"{path} is not an AnnData file: it has no obs and var")
         parts = {name: read_elem(store[name]) for name in EAGER if name in store}
-        layers = {name: _lazy(store["layers"][name], chunk_rows) for name in store.get("layers", {})}
-        x = _lazy(store["X"], chunk_rows) if "X" in store else None
+        lazy = partial(_lazy, path, store, chunk_rows)
+        layers = {name: lazy(f"layers/{name}") for name in store.get("layers", {})}
+        x = lazy("X") if "X" in store else None
         raw, stored = None, store.get("raw")
         if hasattr(stored, "keys"):  # else it says that there is none
-            raw = {"X": _lazy(stored["X"], chunk_rows), "var": read_elem(stored["var"])}
+            raw = {"X": lazy("raw/X"), "var": read_elem(stored["var"])}
             raw |= {"varm": read_elem(stored["varm"])} if "varm" in stored else {}
         return anndata.AnnData(X=x, layers=layers, raw=raw, **parts)
+
+
+def lazy_matrix(path: str | PathLike, name: str, chunk_rows: int | None = None) -> Any:
+    """One matrix of a file, as `open` has it."""
+    path = _existing(path)
+    with _opened(path) as store:
+        if name not in store:
+            raise ValueError(f"{path} has no {name}")
+        return _lazy(path, store, chunk_rows, name)
+
+
+def _existing(path: str | PathLike) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no such file or folder: {path}")
+    return path
 
 
 def _opened(path: Path) -> Any:
@@ -90,19 +108,24 @@ def _opened(path: Path) -> Any:
         raise ValueError(f"{path} is not an HDF5 file, or is damaged: {error}") from error
 
 
-def _lazy(stored: Any, chunk_rows: int | None) -> Any:
+def _lazy(path: Path, store: Any, chunk_rows: int | None, name: str) -> Any:
     """A Dask array over a matrix of the file."""
     from anndata.experimental import read_elem_lazy
 
+    from ._lazy import known, read
+
+    stored = store[name]
     kind = stored.attrs.get("encoding-type", "array")
     if kind not in ("csr_matrix", "csc_matrix"):
         if len(stored.shape) != 2:
             return read_elem_lazy(stored)
         rows = chunk_rows or max(1, DENSE_CHUNK // max(stored.shape[1], 1))
-        return read_elem_lazy(stored, chunks=(min(rows, max(stored.shape[0], 1)), stored.shape[1]))
-    shape = tuple(int(n) for n in stored.attrs["shape"])
-    major = 0 if kind == "csr_matrix" else 1
-    n_stored = stored["data"].shape[0]
-    length = chunk_rows or max(1, shape[major] * SPARSE_CHUNK // max(n_stored, 1))
-    length = min(length, max(shape[major], 1))
-    return read_elem_lazy(stored, chunks=(length, shape[1]) if major == 0 else (shape[0], length))
+        x = read_elem_lazy(stored, chunks=(min(rows, max(stored.shape[0], 1)), stored.shape[1]))
+        return known(x, Others(path, name, False, stored.shape[0] * stored.shape[1]))
+    n, m = (int(n) for n in stored.attrs["shape"])
+    if kind == "csr_matrix":
+        rows = rows_of(path, name, (n, m))
+        return read(rows, [0, *range(chunk_rows, n, chunk_rows), n] if chunk_rows else edges_of(rows, SPARSE_CHUNK))
+    n_values = stored["data"].shape[0]
+    length = chunk_rows or max(1, m * SPARSE_CHUNK // max(n_values, 1))
+    return known(read_elem_lazy(stored, chunks=(n, min(length, max(m, 1)))), Others(path, name, True, n_values))

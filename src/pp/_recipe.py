@@ -1,5 +1,6 @@
 """The chain from counts to principal components, in as few passes as can be."""
 
+from collections.abc import Callable
 from functools import partial
 from os import PathLike
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..dispatch._components import Components, project
-from ..dispatch._inputs import container, is_dask
+from ..dispatch._inputs import compressed, container, is_dask, is_sparse
 from ..dispatch._normalize import check_target, median_of_positive, normalize_to, row_totals
 from ..dispatch._partials import add_all
 from ..dispatch._rows import fold
@@ -18,6 +19,8 @@ from . import _hvg, _pca, _scale
 from ._anndata import actual, check_matrix, get_matrix, is_anndata, only_for_anndata, result_dtype
 from ._hvg import Batches, Stats
 from ._normalize import check_fraction, highly_expressed, totals_of, warn_if_logged, warn_of_empty_cells
+from ._plan import Plan, at_once, memory_of, passes_of, plan_of
+from ._progress import Progress, Tell
 
 # What is measured of the genes: the counts themselves, normalised, or normalised and logged.
 MEASURED = {"seurat": "normalised", "cell_ranger": "logged", "seurat_v3": "counts", "seurat_v3_paper": "counts"}
@@ -36,6 +39,11 @@ class Options(NamedTuple):
     method: str
     seed: Any
     dtype: np.dtype
+
+    @property
+    def n_passes(self) -> int:
+        """How often the counts are read."""
+        return passes_of(self.choice.flavor, self.target, self.max_fraction is not None)
 
 
 class Found(NamedTuple):
@@ -71,16 +79,21 @@ def recipe_pca(
     layer: str | None = None,
     key_added: str | None = None,
     chunk_rows: int | None = None,
+    memory: int | str | None = None,
+    progress: Callable[[str, int, int], Any] | None = None,
     copy: bool = False,
     return_info: bool = False,
 ) -> Any:
     """From counts to principal components: normalise, log1p, choose genes, scale, PCA.
 
     The result is that of `normalize_total`, `log1p`, `highly_variable_genes`, `scale` and `pca` one after the other,
-    but the matrix is read twice only: for the statistics of the genes, and for the genes chosen. (The seurat_v3
-    flavours read it three times; the median target and `exclude_highly_expressed` once more each. A matrix that is
-    chunked along genes alone, as CSC files are, is read up to twice more.) The genes chosen are kept in memory, about a
-    tenth of the data, and everything after works on them. The counts are not changed.
+    but the matrix is gone over twice only: for the statistics of the genes, and for the genes chosen. (The seurat_v3
+    flavours do so three times; the median target and `exclude_highly_expressed` take one pass more each. A matrix that
+    is chunked along genes alone, as CSC files are, is read up to twice more.) The genes chosen are kept in memory,
+    about a tenth of the data, and everything after works on them. The counts are not changed.
+
+    A CSR matrix on disk is read once where its counts fit in memory: they are kept in three bytes a stored value (four
+    for more than 65,536 genes), where they are whole numbers, which few of them need more bytes for.
 
     Parameters
     ----------
@@ -101,7 +114,13 @@ def recipe_pca(
     layer : str, optional
         The layer of an AnnData that has the counts.
     chunk_rows : int, optional
-        For a path: see `open`.
+        For a path, or an AnnData from `open`: cells in a chunk, see there. Default: by `memory`.
+    memory : int or str, optional
+        For a path, or an AnnData from `open`: how many bytes this process (on a Dask cluster, each worker) may hold in
+        all, such as "4GB". It decides the size of the blocks, how many are at work at once, and whether the counts are
+        kept or read again. Default: half of the machine's memory, and no refusal.
+    progress : callable, optional
+        Called as `progress(step, done, total)` with the name of a step and numbers of cells, from any thread.
     copy : bool
         Work on a copy of an AnnData, and return it.
     return_info : bool
@@ -117,7 +136,11 @@ def recipe_pca(
     Raises
     ------
     TypeError, ValueError
-        For any other container or argument, a malformed matrix, or one with columns in chunks of unknown size.
+        For any other container or argument, a malformed matrix, one with columns in chunks of unknown size, with
+        negative values or NaN, or without counts; and for a `memory` in which the chain cannot be done: the message
+        says what would be needed.
+    OSError
+        If a part of a file cannot be read; the message names the file, the array and the position.
 
     Examples
     --------
@@ -132,18 +155,18 @@ def recipe_pca(
     method, dtype = _pca.check_solver(svd_solver), np.dtype(dtype)
     options = Options(target_sum, fraction, choice, zero_center, max_value, n_comps, method, random_state, dtype)
     _check(options)
+    limit = memory_of(memory)
     is_path = isinstance(data, str | PathLike)
-    if not is_path and chunk_rows is not None:
-        raise TypeError("chunk_rows is for a path; what was given has its chunks already")
     data = open(data, chunk_rows=chunk_rows) if is_path else data
     if not is_anndata(data):
         only_for_anndata(layer=layer, batch_key=batch_key, key_added=key_added)
-        return _of_array(container(data, "data"), options, return_info)
+        return _of_array(container(data, "data"), options, limit, chunk_rows, progress, return_info)
     check_matrix(data, layer, None)
     if layer is None:
         warn_if_logged(data)
     batches = _hvg.batches_of(data, batch_key, choice)
-    found = _chain(container(get_matrix(data, layer, None), "data"), data.var_names, batches, options)
+    x = container(get_matrix(data, layer, None), "data")
+    found = _within(x, data.var_names, batches, options, limit, chunk_rows, progress)
     data = data.copy() if copy else data
     _write(data, found, flavor, layer, key_added)
     return data if copy or is_path else None
@@ -160,31 +183,63 @@ def _check(options: Options) -> None:
         _pca.check_number(n_comps, n_comps if n_top_genes is None else n_top_genes)
 
 
-def _of_array(x: Any, options: Options, return_info: bool) -> Any:
+def _of_array(
+    x: Any, options: Options, memory: int | None, chunk_rows: int | None, progress: Tell | None, return_info: bool
+) -> Any:
     if x.ndim != 2:
         raise ValueError(f"the matrix must be 2-D, got shape {x.shape}")
     result_dtype(x.dtype)
-    found = _chain(x, None, None, options)
+    found = _within(x, None, None, options, memory, chunk_rows, progress)
     axes = np.zeros((len(found.components.axes), x.shape[1]))
     axes[:, found.genes["highly_variable"]] = found.components.axes
     info = axes, _pca.ratio(found.components), found.components.variance
     return (found.scores, *info) if return_info else found.scores
 
 
-def _chain(x: Any, names: Any, batches: Batches | None, options: Options) -> Found:
-    totals, target, stats = _first_passes(x, options, batches)
+def _within(
+    x: Any,
+    names: Any,
+    batches: Batches | None,
+    options: Options,
+    memory: int | None,
+    chunk_rows: int | None,
+    progress: Tell | None,
+) -> Found:
+    """The chain, by a plan where x is on disk."""
+    plan = plan_of(x, memory, options.choice.n_top_genes, options.n_passes, chunk_rows)
+    if plan is None and memory is not None:
+        raise TypeError("memory is for a path, or an AnnData from open; what was given is in memory already")
+    if plan is None and chunk_rows is not None:
+        raise TypeError("chunk_rows is for a path, or an AnnData from open; what was given has its chunks already")
+    with Progress(progress, x.shape[0]) as steps, at_once(plan):
+        return _chain(x, names, batches, options, plan, steps)
+
+
+def _chain(
+    x: Any, names: Any, batches: Batches | None, options: Options, plan: Plan | None, progress: Progress
+) -> Found:
+    if plan is not None and plan.rows is not None:
+        from ..io import _lazy
+
+        x = _lazy.narrow(plan.rows, plan.edges)
+        x = progress.over(x, "reading").persist() if plan.keeps == "counts" else x
+    totals, target, stats = _first_passes(progress.over(x, "statistics of genes"), options, batches)
+    if not np.any(totals):
+        raise ValueError("no cell has counts")
     warn_of_empty_cells(totals)
     if options.choice.is_v3:
         _hvg.warn_unless_counts(stats, options.choice.flavor)
-    genes = _hvg.choose(x, stats, batches, names, options.choice)
-    selected = _selected(x, genes["highly_variable"].to_numpy(), totals, target)
-    mean, std = _scale.mean_and_std(selected)
+    genes = _hvg.choose(progress.over(x, "choosing genes"), stats, batches, names, options.choice)
+    selected = _selected(progress.over(x, "taking genes"), genes["highly_variable"].to_numpy(), totals, target, plan)
+    del x  # the counts, where they were kept
+    mean, std = _scale.mean_and_std(progress.over(selected, "scaling"))
     # Not centred, but with the zeros of the centred matrix: the components are around the mean.
     scale = _scale.centred_about_zeros if options.zero_center else _scale.scaled
     how = (selected, mean, std, options.max_value, selected.dtype)
     scaled = _scale.scale_lazily(scale, *how) if is_dask(selected) else scale(*how)
-    components = _pca.decompose(scaled, options.n_comps, True, options.method, options.seed)
-    scores = project(scaled, components, options.dtype)
+    counted = progress.over(scaled, "principal components")
+    components = _pca.decompose(counted, options.n_comps, True, options.method, options.seed)
+    scores = project(progress.over(scaled, "scores"), components, options.dtype)
     return Found(genes, mean, std, components, scores.compute() if is_dask(scores) else scores)
 
 
@@ -256,6 +311,7 @@ def _measure(
     target: float,
 ) -> tuple[np.ndarray, Stats]:
     """Totals of the cells, and statistics of the genes; `rows` are the batches, if any, and the totals, if known."""
+    _check_counts(block)
     codes, known = (rows[0], rows[1:]) if n_batches is not None else (None, rows)
     totals = known[0] if known else _totals_of(block, kept)
     if measured != "counts":
@@ -264,14 +320,30 @@ def _measure(
     return totals, _hvg.statistics_of(block, codes, n_batches=n_batches, check=measured == "counts", count=count)
 
 
+def _check_counts(block: Any) -> None:
+    values = compressed(block).data if is_sparse(block) else block
+    if values.dtype.kind in "fi" and values.size and not (least := values.min()) >= 0:
+        raise ValueError(f"counts must be numbers that are not negative, got {least}")
+
+
 def _merge_first(parts: list[tuple[np.ndarray, Stats]]) -> tuple[np.ndarray, Stats]:
     totals, stats = zip(*parts)
     return np.concatenate(totals), _hvg.merge(list(stats))
 
 
-def _selected(x: Any, chosen: np.ndarray, totals: np.ndarray, target: float) -> Any:
-    """The genes chosen, normalised and logged, in memory (of the workers, where a Dask cluster has them)."""
-    x, dtype = take(x, chosen, axis=1), result_dtype(x.dtype)
+def _selected(x: Any, chosen: np.ndarray, totals: np.ndarray, target: float, plan: Plan | None) -> Any:
+    """The genes chosen, normalised and logged, in memory (of the workers, where a Dask cluster has them).
+
+    Of a matrix on disk their counts are kept, in the narrow form: to take logarithms again costs less than the memory.
+    """
+    dtype = result_dtype(x.dtype)
+    if plan is not None and plan.rows is not None:
+        from ..dispatch import _lazy
+        from ..io._lazy import take_columns, wide
+
+        x = wide(take_columns(x, chosen).persist())
+        return _lazy.normalize(x, axis=1, target_sum=target, log1p=True, dtype=dtype, totals=totals)
+    x = take(x, chosen, axis=1)
     if is_dask(x):
         from ..dispatch import _lazy
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..dispatch import _blocks, _moments, _partials
-from ..dispatch._inputs import compressed, container, is_dask, is_sparse, native
+from ..dispatch._inputs import Compressed, compressed, container, is_dask, is_sparse, native
 from ..dispatch._moments import Moments
 from ..dispatch._pieces import places
 from ..dispatch._rows import fold
@@ -195,11 +195,28 @@ def centred_about_zeros(x: Any, mean: np.ndarray, std: np.ndarray, max_value: fl
     if not is_sparse(x):
         return centred(x, mean, std, limit, dtype, minus=zero)
     c = compressed(x, canonical=True)
+    # (z - mean / std) between the limits, minus zero: z between limits of its column, once it is moved.
+    move, high = mean / std + zero, limit - zero
+    if not move.any() and (zero >= -limit).all() and (not len(c.data) or c.data.min() >= 0):  # nothing to move, or low
+        result = scale_sparse(c, std, 1, True, dtype)
+        _no_more_than(compressed(result), high.astype(dtype), result.data)
+        return result
     result = scale_sparse(c, std, 1, True, np.dtype(float))
     for lo, hi, _, columns in places(compressed(result)):
         z = result.data[lo:hi]
         z[:] = np.clip(z - (mean / std)[columns], -limit, limit) - zero[columns]
     return result.astype(dtype, copy=False)
+
+
+def _no_more_than(c: Compressed, limits: np.ndarray, out: np.ndarray) -> None:
+    """Stored values, none of them more than the limit of its column."""
+    if c.major == 1:
+        limits = np.repeat(limits, np.diff(c.indptr))
+        np.minimum(c.data, limits, out=out)
+        return
+    for lo in range(0, len(c.data), _blocks.CAST_STEP):
+        piece = slice(lo, lo + _blocks.CAST_STEP)
+        np.minimum(c.data[piece], limits.take(c.indices[piece]), out=out[piece])
 
 
 def scale_lazily(

@@ -1,0 +1,269 @@
+"""One-dimensional arrays on disk, in compressed pieces that are read and decoded without a lock.
+
+HDF5 has one lock for the process, under which it also decompresses, and zarr-python one thread for its event loop. So
+only the layout is asked for (of h5py, or the metadata that zarr writes as JSON); the pieces are read from the files as
+bytes, and decoded by libraries that let go of the interpreter's lock: numcodecs, and isal or zlib for gzip. What is
+stored in another way (lzf, sharded, virtual, ...) is read through h5py or zarr.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# HDF5's numbers of filters.
+DEFLATE, SHUFFLE, BLOSC, ZSTD = 1, 2, 32001, 32015
+# Values read at once of an array that is in one piece.
+OWN_PIECE = 1 << 18
+# How many tails of pieces are remembered, and of how many values at most.
+TAILS, LONGEST_TAIL = 64, 1 << 17
+
+Decode = Callable[[bytes], bytes]
+# Of a file: when it was written, its size and its number. What is known of it is forgotten when these change.
+Stamp = tuple[int, int, int]
+
+
+class Traffic:
+    """What was read in this process, of all arrays."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.n_bytes = self.n_values = 0
+
+    def add(self, n_bytes: int, n_values: int) -> None:
+        """So much more: bytes on disk (of what is read through h5py or zarr, those in memory), and values decoded."""
+        with self._lock:
+            self.n_bytes += n_bytes
+            self.n_values += n_values
+
+
+traffic = Traffic()
+
+
+class Flat(NamedTuple):
+    """An array on disk: where its pieces are, and how they are decoded."""
+
+    path: Path
+    name: str
+    dtype: np.dtype
+    length: int
+    piece: int
+    """Values in a piece; the last one is filled up."""
+    n_bytes: int
+    """On disk."""
+    load: Callable[[int], bytes] | None
+    """The bytes of a piece, decoded; None: `through` is all there is."""
+    through: Callable[[], AbstractContextManager]
+    """Opens it in h5py or zarr: a context manager of what can be sliced."""
+
+    stamp: Stamp
+    tails: dict[int, np.ndarray]
+    """What has been decoded of a piece beyond the values wanted, by its position: another block begins there."""
+
+    def values(self, lo: int, hi: int) -> np.ndarray:
+        """The values [lo, hi)."""
+        if self.load is None:
+            return self._through(lo, hi)
+        parts = [self._of_piece(number, lo, hi) for number in range(lo // self.piece, -(-hi // self.piece))]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty(0, self.dtype)
+
+    def steps(self, lo: int, hi: int, size: int) -> list[tuple[int, int]]:
+        """[lo, hi) in ranges of about `size` values that end where pieces do. The rest of a piece comes last.
+
+        By then, the block that had its beginning has most likely decoded it.
+        """
+        size = max(1, size // self.piece) * self.piece
+        edges = [lo, *range((lo // size + 1) * size, hi, size), hi]
+        ranges = list(zip(edges, edges[1:])) if lo < hi else []
+        return ranges[1:] + ranges[:1] if lo % self.piece else ranges
+
+    def _through(self, lo: int, hi: int) -> np.ndarray:
+        try:
+            with self.through() as array:
+                values = np.asarray(array[lo:hi])
+        except Exception as error:  # of which there are as many kinds as filters
+            raise self._damaged(lo, hi, error) from error
+        traffic.add(values.nbytes, len(values))
+        return values
+
+    def _of_piece(self, number: int, lo: int, hi: int) -> np.ndarray:
+        """Those of [lo, hi) that are in one piece."""
+        begin, end = number * self.piece, min((number + 1) * self.piece, self.length)
+        if lo > begin and lo in self.tails:
+            known = self.tails.pop(lo, None)
+            if known is not None and lo + len(known) >= min(hi, end):
+                return known[: hi - lo]
+        try:
+            raw = self.load(number)  # type: ignore[misc]
+            values = np.frombuffer(raw, self.dtype, end - begin)
+        except Exception as error:  # of which there are as many kinds as codecs
+            raise self._damaged(begin, end, error) from error
+        traffic.add(0, end - begin)
+        if hi < end <= hi + LONGEST_TAIL:
+            while len(self.tails) >= TAILS:
+                self.tails.pop(next(iter(self.tails), None), None)
+            self.tails[hi] = values[hi - begin :].copy()
+        return values[max(lo - begin, 0) : hi - begin]
+
+    def _damaged(self, lo: int, hi: int, error: Exception) -> OSError:
+        return OSError(f"{self.path}: {self.name}[{lo}:{hi}] cannot be read: {error}")
+
+
+def flat(path: Path, name: str) -> Flat:
+    """The array of that name in a `.h5ad` file or `.zarr` folder, as it is there now."""
+    file = path / name
+    file = path if path.is_file() else file / "zarr.json" if (file / "zarr.json").exists() else file / ".zarray"
+    try:
+        stat = file.stat()
+    except OSError as error:
+        raise OSError(f"{path}: {name} cannot be read: {error}") from error
+    return _flat(path, name, (stat.st_mtime_ns, stat.st_size, stat.st_ino))
+
+
+@lru_cache(32)
+def _flat(path: Path, name: str, stamp: Stamp) -> Flat:
+    return _of_zarr(path, name, stamp) if path.is_dir() else _of_hdf5(path, name, stamp)
+
+
+def _of_hdf5(path: Path, name: str, stamp: Stamp) -> Flat:
+    places: list[Any] = []
+    try:
+        with _through_h5py(path, name) as array:
+            if array.chunks is not None:
+                array.id.chunk_iter(places.append)
+            properties = array.id.get_create_plist()
+            filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
+            dtype, length, start = array.dtype, array.shape[0], array.id.get_offset()
+            piece = array.chunks[0] if array.chunks else OWN_PIECE
+            plain = not (array.file.userblock_size or array.is_virtual or array.external)
+            n_bytes = array.id.get_storage_size()
+    except (OSError, RuntimeError, KeyError) as error:
+        raise OSError(f"{path}: {name} cannot be read: {error}") from error
+    decode = _hdf5_codec(filters, dtype) if plain and not any(place.filter_mask for place in places) else None
+    where = {place.chunk_offset[0] // piece: (place.byte_offset, place.size) for place in places}
+    if start is not None:  # neither compressed nor in pieces
+        end, step = length * dtype.itemsize, piece * dtype.itemsize
+        where = {at // step: (start + at, min(step, end - at)) for at in range(0, end, step)}
+    load = None if decode is None else partial(_load_from_hdf5, path, where, decode)
+    return Flat(path, name, dtype, length, piece, n_bytes, load, partial(_through_h5py, path, name), stamp, {})
+
+
+def _load_from_hdf5(path: Path, where: dict[int, tuple[int, int]], decode: Decode, number: int) -> bytes:
+    if number not in where:
+        raise ValueError("it is not in the file")
+    offset, size = where[number]
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        raw = file.read(size)
+    if len(raw) < size:
+        raise ValueError(f"the file ends {size - len(raw)} bytes before its end")
+    traffic.add(size, 0)
+    return decode(raw)
+
+
+def _hdf5_codec(filters: list[int], dtype: np.dtype) -> Decode | None:
+    """What undoes the filters, or None if that is h5py's business."""
+    shuffled = filters[:1] == [SHUFFLE]
+    decode = {(): _as_it_is, (DEFLATE,): _inflated, (BLOSC,): _numcodec("blosc"), (ZSTD,): _numcodec("zstd")}.get(
+        tuple(filters[shuffled:])
+    )
+    if decode is None or not shuffled:
+        return decode
+    unshuffle = _numcodec("shuffle", elementsize=dtype.itemsize)
+    return None if unshuffle is None else partial(_both, decode, unshuffle)
+
+
+@contextmanager
+def _through_h5py(path: Path, name: str) -> Iterator[Any]:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        yield file[name]
+
+
+def _of_zarr(path: Path, name: str, stamp: Stamp) -> Flat:
+    folder = path / name
+    try:
+        version = 3 if (folder / "zarr.json").exists() else 2
+        about = json.loads((folder / ("zarr.json" if version == 3 else ".zarray")).read_text())
+        with _through_zarr(path, name) as array:
+            dtype, (length,), (piece,) = np.dtype(array.dtype), array.shape, array.chunks
+    except (OSError, ValueError, KeyError) as error:
+        raise OSError(f"{path}: {name} cannot be read: {error}") from error
+    dtype, decode = _zarr_codec(about, dtype) if version == 3 else (np.dtype(about["dtype"]), _zarr_2_codec(about))
+    if version == 3 and about["chunk_key_encoding"]["name"] == "default":
+        prefix = "c" + about["chunk_key_encoding"].get("configuration", {}).get("separator", "/")
+    else:
+        prefix = ""
+    n_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    load = None if decode is None else partial(_load_from_zarr, f"{folder}/{prefix}", decode)
+    return Flat(path, name, dtype, length, piece, n_bytes, load, partial(_through_zarr, path, name), stamp, {})
+
+
+def _load_from_zarr(prefix: str, decode: Decode, number: int) -> bytes:
+    # A piece that is all zero need not be there. Of a sparse matrix none is, so it was lost.
+    with open(f"{prefix}{number}", "rb", buffering=0) as file:
+        raw = file.read()
+    traffic.add(len(raw), 0)
+    return decode(raw)
+
+
+def _zarr_2_codec(about: dict[str, Any]) -> Decode | None:
+    if about.get("filters"):
+        return None
+    compressor = about.get("compressor")
+    return _as_it_is if compressor is None else _numcodec(compressor.pop("id"), **compressor)
+
+
+def _zarr_codec(about: dict[str, Any], dtype: np.dtype) -> tuple[np.dtype, Decode | None]:
+    """The type as it is stored, and the codec, of version 3."""
+    first, *codecs = about["codecs"]
+    known = {"zstd": "zstd", "blosc": "blosc", "gzip": "gzip"}
+    if first["name"] != "bytes" or len(codecs) > 1 or about.get("storage_transformers"):
+        return dtype, None
+    big = first.get("configuration", {}).get("endian") == "big"
+    dtype = dtype.newbyteorder(">" if big else "<")
+    if not codecs:
+        return dtype, _as_it_is
+    return dtype, _numcodec(codecs[0]["name"]) if codecs[0]["name"] in known else None
+
+
+@contextmanager
+def _through_zarr(path: Path, name: str) -> Iterator[Any]:
+    import zarr
+
+    yield zarr.open_array(str(path / name), mode="r")
+
+
+def _numcodec(name: str, **options: Any) -> Decode | None:
+    """A codec of numcodecs, if that is installed and has it; gzip's not."""
+    if name in ("gzip", "zlib"):
+        return _inflated
+    try:
+        import numcodecs
+
+        return numcodecs.get_codec({"id": name, **options}).decode
+    except (ImportError, ValueError, TypeError):
+        return None
+
+
+def _inflated(raw: bytes) -> bytes:
+    """Of gzip and zlib. isal takes half of zlib's time."""
+    try:
+        from isal.isal_zlib import decompress
+    except ImportError:
+        from zlib import decompress
+    return decompress(raw, wbits=31 if raw[:2] == b"\x1f\x8b" else 15)
+
+
+def _both(first: Decode, second: Decode, raw: bytes) -> bytes:
+    return second(first(raw))
+
+
+def _as_it_is(raw: bytes) -> bytes:
+    return raw
