@@ -74,7 +74,7 @@ LIBRARIES = {
     "kernels_nb": {"numpy", "numba", "llvmlite"},
     "dispatch": {"numpy", "scipy", "array_api_compat", "threadpoolctl"},
     "": set(),
-    "io": {"numpy", "scipy", "dask", "pandas", "anndata", "h5py", "zarr"},
+    "io": {"numpy", "scipy", "dask", "pandas", "anndata", "h5py", "zarr", "numcodecs", "isal"},
     # Where it works on Dask arrays, makes tables, fits curves: the tests above show that its import loads none.
     "pp": {"numpy", "scipy", "dask", "pandas", "skmisc"},
     "cli": {

@@ -1,8 +1,8 @@
 """Rows of a csr matrix in as little memory as their values allow, without loss.
 
-Counts are small whole numbers, whatever type they are stored in: most fit one byte, and the numbers of fewer than 65,537
+Counts are small whole numbers, whatever type they are stored in: most fit one byte, and the numbers of up to 65,536
 columns fit two, so that a stored value takes three bytes instead of eight. The few values that do not fit stay beside
-them as they are; where these are not few, all do.
+them as they are; where these are not few, all stay.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from ._select import take
 # Values are narrowed so many at a time: they stay in the cache.
 STEP = 1 << 18
 # Of a narrow block, so many values are wide at a time; and so many partial results wait to be merged.
-WIDE, MERGED = 1 << 22, 8
+WIDE, MERGED = 1 << 21, 8
 # Of values that do not fit, there may be one in so many.
 RARE = 32
 
@@ -93,7 +93,7 @@ def widen(x: Narrow, start: int = 0, stop: int | None = None) -> Any:
 
 
 def in_pieces(block_of: Callable, merge: Callable[[list], Any], n_rows: int, block: Any, *arrays: Any) -> Any:
-    """`block_of(block, *arrays)`, of a narrow block for some rows at a time; the first arrays are cut along with them."""
+    """`block_of(block, *arrays)`; of a narrow block for some rows at a time, with their part of the first arrays."""
     if not isinstance(block, Narrow):
         return block_of(block, *arrays)
     parts = []

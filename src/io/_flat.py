@@ -3,14 +3,16 @@
 HDF5 has one lock for the process, under which it also decompresses, and zarr-python one thread for its event loop. So
 only the layout is asked for (of h5py, or the metadata that zarr writes as JSON); the pieces are read from the files as
 bytes, and decoded by libraries that let go of the interpreter's lock: numcodecs, and isal or zlib for gzip. What is
-stored in another way (lzf, sharded, virtual, ...) is read through h5py or zarr.
+stored in another way (lzf, virtual, other codecs, ...) is read through h5py or zarr.
 """
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +26,8 @@ OWN_PIECE = 1 << 18
 TAILS, LONGEST_TAIL = 64, 1 << 17
 
 Decode = Callable[[bytes], bytes]
+# What gives the bytes of a piece, decoded; None where that is h5py's or zarr's business.
+Load = Callable[[int], bytes] | None
 # Of a file: when it was written, its size and its number. What is known of it is forgotten when these change.
 Stamp = tuple[int, int, int]
 
@@ -36,7 +40,7 @@ class Traffic:
         self.n_bytes = self.n_values = 0
 
     def add(self, n_bytes: int, n_values: int) -> None:
-        """So much more: bytes on disk (of what is read through h5py or zarr, those in memory), and values decoded."""
+        """So many more bytes on disk (of what is read through h5py or zarr, those in memory), and stored values."""
         with self._lock:
             self.n_bytes += n_bytes
             self.n_values += n_values
@@ -56,8 +60,8 @@ class Flat(NamedTuple):
     """Values in a piece; the last one is filled up."""
     n_bytes: int
     """On disk."""
-    load: Callable[[int], bytes] | None
-    """The bytes of a piece, decoded; None: `through` is all there is."""
+    load: Load
+    """None: `through` is all there is."""
     through: Callable[[], AbstractContextManager]
     """Opens it in h5py or zarr: a context manager of what can be sliced."""
 
@@ -79,7 +83,7 @@ class Flat(NamedTuple):
         """
         size = max(1, size // self.piece) * self.piece
         edges = [lo, *range((lo // size + 1) * size, hi, size), hi]
-        ranges = list(zip(edges, edges[1:])) if lo < hi else []
+        ranges = list(pairwise(edges)) if lo < hi else []
         return ranges[1:] + ranges[:1] if lo % self.piece else ranges
 
     def _through(self, lo: int, hi: int) -> np.ndarray:
@@ -88,25 +92,24 @@ class Flat(NamedTuple):
                 values = np.asarray(array[lo:hi])
         except Exception as error:  # of which there are as many kinds as filters
             raise self._damaged(lo, hi, error) from error
-        traffic.add(values.nbytes, len(values))
+        traffic.add(values.nbytes, len(values) * self.name.endswith("/data"))
         return values
 
     def _of_piece(self, number: int, lo: int, hi: int) -> np.ndarray:
         """Those of [lo, hi) that are in one piece."""
         begin, end = number * self.piece, min((number + 1) * self.piece, self.length)
-        if lo > begin and lo in self.tails:
-            known = self.tails.pop(lo, None)
-            if known is not None and lo + len(known) >= min(hi, end):
-                return known[: hi - lo]
+        known = self.tails.pop(lo, None) if lo > begin else None
+        if known is not None:
+            return known[: hi - lo]
         try:
             raw = self.load(number)  # type: ignore[misc]
             values = np.frombuffer(raw, self.dtype, end - begin)
         except Exception as error:  # of which there are as many kinds as codecs
             raise self._damaged(begin, end, error) from error
-        traffic.add(0, end - begin)
+        traffic.add(0, (end - begin) * self.name.endswith("/data"))
         if hi < end <= hi + LONGEST_TAIL:
-            while len(self.tails) >= TAILS:
-                self.tails.pop(next(iter(self.tails), None), None)
+            for old in list(self.tails)[: 1 - TAILS]:
+                self.tails.pop(old, None)
             self.tails[hi] = values[hi - begin :].copy()
         return values[max(lo - begin, 0) : hi - begin]
 
@@ -193,19 +196,49 @@ def _of_zarr(path: Path, name: str, stamp: Stamp) -> Flat:
         about = json.loads((folder / ("zarr.json" if version == 3 else ".zarray")).read_text())
         with _through_zarr(path, name) as array:
             dtype, (length,), (piece,) = np.dtype(array.dtype), array.shape, array.chunks
+        dtype, load = _zarr_3(about, folder, dtype) if version == 3 else _zarr_2(about, folder)
+        n_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     except (OSError, ValueError, KeyError) as error:
         raise OSError(f"{path}: {name} cannot be read: {error}") from error
-    dtype, decode = _zarr_codec(about, dtype) if version == 3 else (np.dtype(about["dtype"]), _zarr_2_codec(about))
-    if version == 3 and about["chunk_key_encoding"]["name"] == "default":
-        prefix = "c" + about["chunk_key_encoding"].get("configuration", {}).get("separator", "/")
-    else:
-        prefix = ""
-    n_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    load = None if decode is None else partial(_load_from_zarr, f"{folder}/{prefix}", decode)
     return Flat(path, name, dtype, length, piece, n_bytes, load, partial(_through_zarr, path, name), stamp, {})
 
 
-def _load_from_zarr(prefix: str, decode: Decode, number: int) -> bytes:
+def _zarr_2(about: dict[str, Any], folder: Path) -> tuple[np.dtype, Load]:
+    dtype, compressor = np.dtype(about["dtype"]), about.get("compressor")
+    options = dict(compressor or {})
+    decode = _as_it_is if compressor is None else _numcodec(options.pop("id"), **options)
+    return dtype, None if decode is None or about.get("filters") else partial(_load_file, f"{folder}/", decode)
+
+
+def _zarr_3(about: dict[str, Any], folder: Path, dtype: np.dtype) -> tuple[np.dtype, Load]:
+    keys = about["chunk_key_encoding"]
+    separator = keys.get("configuration", {}).get("separator", "/" if keys["name"] == "default" else ".")
+    prefix = f"{folder}/c{separator}" if keys["name"] == "default" else f"{folder}/"
+    codecs, shard = about["codecs"], None
+    if codecs[0]["name"] == "sharding_indexed":
+        if len(codecs) > 1:
+            return dtype, None
+        shard = codecs[0]["configuration"]
+        codecs = shard["codecs"]
+    first, *others = codecs
+    if first["name"] != "bytes" or len(others) > 1 or about.get("storage_transformers"):
+        return dtype, None
+    if others and others[0]["name"] not in ("zstd", "blosc", "gzip"):
+        return dtype, None
+    decode = _numcodec(others[0]["name"]) if others else _as_it_is
+    dtype = dtype.newbyteorder(">" if first.get("configuration", {}).get("endian") == "big" else "<")
+    if decode is None or shard is None:
+        return dtype, None if decode is None else partial(_load_file, prefix, decode)
+    index = [codec["name"] for codec in shard["index_codecs"]]
+    (whole,), (part,) = about["chunk_grid"]["configuration"]["chunk_shape"], shard["chunk_shape"]
+    if index[:1] != ["bytes"] or index[1:] not in ([], ["crc32c"]):
+        return dtype, None
+    size = 16 * (whole // part) + 4 * (len(index) - 1)
+    at_end = shard.get("index_location", "end") == "end"
+    return dtype, partial(_load_from_shard, prefix, decode, whole // part, size, at_end)
+
+
+def _load_file(prefix: str, decode: Decode, number: int) -> bytes:
     # A piece that is all zero need not be there. Of a sparse matrix none is, so it was lost.
     with open(f"{prefix}{number}", "rb", buffering=0) as file:
         raw = file.read()
@@ -213,24 +246,19 @@ def _load_from_zarr(prefix: str, decode: Decode, number: int) -> bytes:
     return decode(raw)
 
 
-def _zarr_2_codec(about: dict[str, Any]) -> Decode | None:
-    if about.get("filters"):
-        return None
-    compressor = about.get("compressor")
-    return _as_it_is if compressor is None else _numcodec(compressor.pop("id"), **compressor)
-
-
-def _zarr_codec(about: dict[str, Any], dtype: np.dtype) -> tuple[np.dtype, Decode | None]:
-    """The type as it is stored, and the codec, of version 3."""
-    first, *codecs = about["codecs"]
-    known = {"zstd": "zstd", "blosc": "blosc", "gzip": "gzip"}
-    if first["name"] != "bytes" or len(codecs) > 1 or about.get("storage_transformers"):
-        return dtype, None
-    big = first.get("configuration", {}).get("endian") == "big"
-    dtype = dtype.newbyteorder(">" if big else "<")
-    if not codecs:
-        return dtype, _as_it_is
-    return dtype, _numcodec(codecs[0]["name"]) if codecs[0]["name"] in known else None
+def _load_from_shard(prefix: str, decode: Decode, n_parts: int, index_size: int, at_end: bool, number: int) -> bytes:
+    shard, part = divmod(number, n_parts)
+    with open(f"{prefix}{shard}", "rb", buffering=0) as file:
+        file.seek(-index_size if at_end else 0, os.SEEK_END if at_end else os.SEEK_SET)
+        offset, size = np.frombuffer(file.read(index_size), "<u8", 2, 16 * part).tolist()
+        if offset == size == 2**64 - 1:
+            raise ValueError("it is not in the shard")
+        file.seek(offset)
+        raw = file.read(size)
+    if len(raw) < size:
+        raise ValueError(f"the shard ends {size - len(raw)} bytes before its end")
+    traffic.add(size, 0)
+    return decode(raw)
 
 
 @contextmanager

@@ -39,7 +39,8 @@ class Known(MaterializedLayer):
 def known(x: da.Array, stored: Others) -> da.Array:
     """The same array, of which `source` gives what was stored."""
     name = f"csraxis-stored-{tokenize(x.name)}"
-    graph = HighLevelGraph.from_collections(name, Known(name, stored, x), [x])
+    dependencies: list[Any] = [x]
+    graph = HighLevelGraph.from_collections(name, Known(name, stored, x), dependencies)
     return da.Array(graph, name, x.chunks, meta=x._meta)
 
 

@@ -38,9 +38,7 @@ class Rows(NamedTuple):
         stored = flat(self.path, f"{self.name}/indptr")
         name = f"{self.path}: {self.name}"
         if stored.length != self.shape[0] + 1:
-            raise ValueError(
-                f"{name}/indptr has {stored.length} entries, a matrix of shape {self.shape} one per row and one"
-            )
+            raise ValueError(f"{name}/indptr must have {self.shape[0] + 1} entries for its shape, got {stored.length}")
         indptr = integers(stored.values(start, stop + 1), f"{name}/indptr").astype(np.int64)
         if start:  # where it ends is looked at as of the whole
             checked_indptr(np.concatenate([[0], indptr]), stop - start + 1, self.data.length, self.indices.length, name)

@@ -21,11 +21,13 @@ NARROW, AT_WORK = 4, 20
 # Of each selected value that is stored in columns: kept, side by side, in rows, and scaled.
 IN_COLUMNS = 40
 # Totals, scores and what becomes of them, for each cell.
-PER_CELL = 800
+PER_CELL = 450
+# What is kept, the best first.
+WAYS = ("counts", "selected genes")
 # What the interpreter and its libraries will still allocate, and what they hold in a worker.
 SPARE, WORKER = 80 << 20, 300 << 20
 # How many genes are chosen where cut-offs do it; these have at most so many times as many values as others.
-USUAL_CHOICE, DENSER = 2_000, 4
+USUAL_CHOICE, DENSER = 2_000, 2
 # Numbers of each gene in partial results of a thread; and how many matrices of genes x genes there are while those of
 # blocks merge, besides one for each thread.
 STATISTICS, SQUARES = 50, 7
@@ -167,10 +169,10 @@ def _of_rows(rows: Rows, room: Room, n_top_genes: int | None, n_passes: int, chu
     else:
         sizes = [max(1, n_values * chunk_rows // max(n, 1))]
     limit = room.usual if room.memory is None else room.memory
-    ways = product(("counts", "selected genes"), range(room.threads, 0, -1), sizes)
+    ways = product(WAYS, range(room.threads, 0, -1), sizes)
     keeps, threads, block = next(
         ((keeps, threads, block) for keeps, threads, block in ways if peak(block, threads, keeps) <= limit),
-        ("selected genes", 1, sizes[-1]),
+        (WAYS[-1], 1, sizes[-1]),
     )
     least = peak(block, threads, keeps)
     _check_room(least, room, rows, "with one block at a time and only the selected genes kept")
@@ -202,8 +204,8 @@ def _of_others(x: Any, stored: Others, room: Room, n_top_genes: int | None, n_pa
 def _check_room(least: int, room: Room, stored: Any, why: str) -> None:
     if room.memory is not None and least > room.memory:
         raise ValueError(
-            f"memory={room.memory:,} ({in_words(room.memory)}) is too little for {stored.path}, {stored.name}: the chain "
-            f"needs about {in_words(least)}, {why}"
+            f"memory is {in_words(room.memory)}, too little for {stored.path}, {stored.name}: the chain needs about "
+            f"{in_words(least)}, {why}"
         )
 
 

@@ -313,10 +313,13 @@ def _measure(
     """Totals of the cells, and statistics of the genes; `rows` are the batches, if any, and the totals, if known."""
     _check_counts(block)
     codes, known = (rows[0], rows[1:]) if n_batches is not None else (None, rows)
-    totals = known[0] if known else _totals_of(block, kept)
+    totals = known[0] if known else None if kept is None else _totals_of(block, kept)
     if measured != "counts":
         log, dtype = measured == "logged", result_dtype(block.dtype)
-        block = normalize_to(block, axis=1, target_sum=target, log1p=log, dtype=dtype, totals=totals)[0]
+        how: dict[str, Any] = {"log1p": log, "dtype": dtype, "totals": totals, "share": True}
+        block, totals, _ = normalize_to(block, axis=1, target_sum=target, **how)
+    elif totals is None:
+        totals = _totals_of(block)
     return totals, _hvg.statistics_of(block, codes, n_batches=n_batches, check=measured == "counts", count=count)
 
 
