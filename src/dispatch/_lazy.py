@@ -257,11 +257,11 @@ def take(x: da.Array, keep: np.ndarray, axis: int) -> da.Array:
     parts = np.split(keep.copy(), np.cumsum(x.chunks[axis])[:-1])  # a later change of `keep` would change the graph
     used = [i for i, part in enumerate(parts) if part.any()] or [0]  # an axis has a chunk, if an empty one
     name = f"csraxis-take-{tokenize(x.name, x.dtype, keep, axis)}"
-    graph, keys = once(name, parts)
+    graph, masks = once(name, parts) if x.numblocks[1 - axis] > 1 else ({}, parts)
     for place in product(*(range(len(used) if i == axis else n) for i, n in enumerate(x.numblocks))):
         of = used[place[axis]]
         block = (x.name, *place[:axis], of, *place[axis + 1 :])
-        graph[(name, *place)] = (_take_block, block, keys[of], axis, x.dtype)
+        graph[(name, *place)] = (_take_block, block, masks[of], axis, x.dtype)
     sizes = tuple(int(np.count_nonzero(parts[i])) for i in used)
     chunks = (*x.chunks[:axis], sizes, *x.chunks[axis + 1 :])
     dependencies: list[Any] = [x]
