@@ -5,7 +5,6 @@ raises.
 """
 
 import argparse
-import logging
 import sys
 import tempfile
 import time
@@ -91,7 +90,6 @@ def main():
     parser.add_argument("--genes", type=int, default=30_000)
     options = parser.parse_args()
     warnings.filterwarnings("ignore", ".*zarr")
-    logging.getLogger("distributed").setLevel(logging.ERROR)
     counts = load(Parameters(options.cells, options.genes))
     print(f"{options.cells:,} x {options.genes:,}, {counts.nnz:,} stored values, zarr")
     print(

@@ -4,6 +4,7 @@ Prints a table of what was done, how often it struck, how often chunks were read
 two; `tests/test_cluster.py` runs one of the faults.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -12,8 +13,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+import dask
 import numpy as np
 import scipy.sparse as sp
 
@@ -53,12 +56,14 @@ class Recipe:
     def reads(self):
         return len(list(self.folder.iterdir()))
 
-    def __call__(self):
-        """All numbers that come out, as bytes."""
+    def __call__(self, through=None):
+        """All numbers that come out, as bytes; chunks may go through a function."""
         for file in self.folder.iterdir():
             file.unlink()
         adata = cx.pp.open(self.path, chunk_rows=CHUNK_ROWS)
         adata.X = adata.X.map_blocks(noticed, str(self.folder), self.seconds, meta=adata.X._meta)
+        if through is not None:
+            adata.X = adata.X.map_blocks(through, meta=adata.X._meta)
         self.n_chunks = adata.X.numblocks[0]
         cx.pp.recipe_pca(adata, **OPTIONS)
         numbers = [adata.var.to_numpy(float), adata.varm["PCs"], adata.obsm["X_pca"], adata.uns["pca"]["variance"]]
@@ -140,3 +145,77 @@ FAULTS = {
 def spilled(dask_worker):
     """Bytes that this worker has written to disk, all in all."""
     return int(dask_worker.data.cumulative_metrics.get(("disk-write", "bytes"), 0))
+
+
+def restart_all(client):
+    """Everything is forgotten, what was asked for as well."""
+    client.restart()
+
+
+def deadly(block, block_info=None):
+    """A block that kills each process which reads it."""
+    if block_info and block_info[0]["chunk-location"][0] == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return block
+
+
+@contextmanager
+def cluster(**options):
+    """Two processes, and their client."""
+    from distributed import Client, LocalCluster
+
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": ":0"} | options
+    options["silence_logs"] = logging.CRITICAL
+    with LocalCluster(**options) as workers, Client(workers) as client:
+        yield client
+
+
+def run(name, recipe, client, expected, plan=(), through=None):
+    """The recipe with one fault: whether what came out was expected (None: an error), and all was done. Prints a row."""
+    start = time.perf_counter()
+    with strikes(recipe, *((passes, partial(action, client)) for passes, action in plan)) as done:
+        try:
+            result = recipe(through)
+            verdict = "the same bits" if result == expected else "OTHER BITS"
+        except Exception as error:
+            result, verdict = None, f"{type(error).__name__}: {' '.join(str(error).split())[:120]} ..."
+    seconds = time.perf_counter() - start
+    reads = recipe.reads() / recipe.n_chunks
+    print(
+        f"{name:42} {len(done):5} {reads:6.2f} {seconds:7.1f}  {verdict}",
+        flush=True,
+    )
+    return result == expected and len(done) == len(plan)
+
+
+def main():
+    """Print the table; status 1 if bits differ, a fault did not strike, or an error is missing."""
+    right = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "reads").mkdir()
+        path = write_counts(folder / "counts.h5ad", cells=20_000)
+        recipe = Recipe(path, folder / "reads")
+        with dask.config.set(scheduler="threads"):
+            expected = recipe()
+        print(f"20,000 x 2,000 counts in {recipe.n_chunks} chunks, two workers of one thread")
+        print(f"{'what was done':42} times  reads seconds  what came out")
+        for fault, plan in FAULTS.items():
+            with cluster() as client:
+                right.append(run(fault, recipe, client, expected, plan))
+        with cluster() as client:
+            right.append(run("a chunk that kills whoever reads it", recipe, client, None, through=deadly))
+        with cluster() as client:
+            right.append(run("restart of the whole cluster", recipe, client, None, ((1.5, restart_all),)))
+        memory = {"target": 0.01, "spill": 0.02, "pause": False, "terminate": False}
+        settings = {f"distributed.worker.memory.{key}": value for key, value in memory.items()}
+        with dask.config.set(settings), cluster(memory_limit="200MB") as client:
+            right.append(run("memory for 2 MB: the rest spills", recipe, client, expected))
+            written = sum(client.run(spilled).values())
+            print(f"{'':42} {written / 1e6:.1f} MB were written to disk")
+            right.append(written > 1e6)
+    sys.exit(not all(right))
+
+
+if __name__ == "__main__":
+    main()
