@@ -171,7 +171,7 @@ def cluster(**options):
 
 
 def run(name, recipe, client, expected, plan=(), through=None):
-    """The recipe with one fault: whether what came out was expected (None: an error), and all was done. Prints a row."""
+    """The recipe with one fault, a row: whether what came out was expected (None: an error), and all was done."""
     start = time.perf_counter()
     with strikes(recipe, *((passes, partial(action, client)) for passes, action in plan)) as done:
         try:
