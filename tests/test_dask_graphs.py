@@ -85,7 +85,7 @@ def test_plain_compute(kind, scheduler):
 def test_distributed():
     distributed = pytest.importorskip("distributed")
     dense = fractions(60, 40, "float32")
-    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0")
     with cluster, distributed.Client(cluster):
         x = lazy(dense, "csr_matrix", UNEVEN_60_40)
         scaled = cx.normalize(cx.axis_scale(x, vector(40), axis=1), log1p=True)

@@ -17,6 +17,7 @@ _gram         gram
 _select       rows and columns taken out
 _narrow       rows of counts in three bytes a stored value
 _lazy         the same on Dask arrays (imported when the first one comes)
+_graphs       passes over Dask arrays: what one task does, and on which worker
 _other        arrays of other libraries, which go to their own namespace
 """
 

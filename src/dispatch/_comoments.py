@@ -31,6 +31,7 @@ class Comoments(NamedTuple):
     n: float
     mean: np.ndarray
     products: np.ndarray
+    """(m, m), or that triangle alone: see `_gram.pack`."""
     single: bool = False
     """Whether products were formed in float32."""
 
@@ -60,6 +61,12 @@ def comoments(x: Any, *, exact: bool = False) -> Comoments:
             products -= np.outer(n * rest, rest)
         np.fill_diagonal(products, n * var)
         return Comoments(n, mean, products, dtype.itemsize < 8)
+
+
+def packed(x: Any, *, exact: bool = False) -> Comoments:
+    """The same, in half the memory: what travels and merges."""
+    found = comoments(x, exact=exact)
+    return found._replace(products=_gram.pack(found.products))
 
 
 def _product_dtype(x: Any) -> np.dtype:
@@ -96,7 +103,7 @@ def _centred_gram(x: Any, mean: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def merge(parts: list[Comoments]) -> Comoments:
-    """Comoments of the rows of all."""
+    """Comoments of the rows of all, packed if they are."""
     if len(parts) == 1:
         return parts[0]
     weights = np.array([part.n for part in parts], float)
@@ -107,6 +114,8 @@ def merge(parts: list[Comoments]) -> Comoments:
         step = weights @ steps / max(n, 1)
         apart = (steps - step) * np.sqrt(weights)[:, None]
         products = apart.T @ apart
+        if parts[0].products.ndim == 1:
+            products = _gram.pack(products)
         for part in parts:
             products += part.products
     return Comoments(n, around + step, products, any(part.single for part in parts))

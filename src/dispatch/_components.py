@@ -91,6 +91,16 @@ def project(x: Any, found: Components, dtype: np.dtype) -> Any:
     return out
 
 
+def project_now(x: Any, found: Components, dtype: np.dtype) -> np.ndarray:
+    """The same, computed now."""
+    scores = project(x, found, dtype)
+    if not is_dask(scores):
+        return scores
+    from . import _lazy
+
+    return np.concatenate(_lazy.in_memory(scores))
+
+
 def _scores(block: Any, axes: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> np.ndarray:
     block = container(block)
     if not is_sparse(block) or block.format == "csc":
@@ -172,9 +182,11 @@ def _is_safe(found: Comoments, values: np.ndarray, vectors: np.ndarray, gap: flo
 
 def _products(x: Any, exact: bool) -> Comoments:
     """The co-moments of all rows; a matrix in memory is cut into blocks by them, which share the order of columns."""
-    comoments = partial(_comoments.comoments, exact=exact)
-    # Few at once: each is a matrix of columns x columns.
-    found = fold(x, comoments, _comoments.merge, whole=True, at_once=3)[0] if is_dask(x) else comoments(x)
+    if is_dask(x):  # few at once: each is half a matrix of columns x columns
+        (found,) = fold(x, partial(_comoments.packed, exact=exact), _comoments.merge, whole=True, at_once=3)
+        found = found._replace(products=_gram.unpack(found.products))
+    else:
+        found = _comoments.comoments(x, exact=exact)
     return found._replace(products=_gram.finish_gram(found.products, found.products.dtype))
 
 

@@ -4,6 +4,7 @@ import operator
 import os
 from collections.abc import Iterable
 from functools import reduce
+from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -193,6 +194,24 @@ def add_grams(parts: Iterable[np.ndarray]) -> np.ndarray:
     """Their sum, in their order, in the first of them."""
     with np.errstate(all="ignore"):
         return reduce(operator.iadd, parts)
+
+
+def pack(sums: np.ndarray) -> np.ndarray:
+    """The upper triangle alone, row after row: half the memory."""
+    m = len(sums)
+    out = np.empty(m * (m + 1) // 2)
+    for i, end in enumerate(np.cumsum(np.arange(m, 0, -1)).tolist()):
+        out[end - m + i : end] = sums[i, i:]
+    return out
+
+
+def unpack(packed: np.ndarray) -> np.ndarray:
+    """A square matrix with that upper triangle, for `finish_gram`."""
+    m = (isqrt(8 * len(packed) + 1) - 1) // 2
+    out = np.empty((m, m))
+    for i, end in enumerate(np.cumsum(np.arange(m, 0, -1)).tolist()):
+        out[i, i:] = packed[end - m + i : end]
+    return out
 
 
 def finish_gram(sums: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -6,7 +6,7 @@ target of `normalize` needs. Layers are named after the input's name, the functi
 SciPy object changes with the flags that SciPy caches in it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from typing import Any
@@ -14,14 +14,13 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import scipy.sparse as sp
-from dask.base import compute_as_if_collection, tokenize
+from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
 from . import _binary, _elementwise, _gram, _narrow, _normalize, _partials, _reductions, _scaling, _select
+from ._graphs import Pass, merge_in_order, once
 from ._inputs import compressed, container, float_dtype, is_dask, is_sparse, native, scipy_class
-
-# How many partials one task merges.
-SPLIT_EVERY = 8
+from ._rows import merge_as_they_come
 
 
 def reduce(
@@ -41,7 +40,7 @@ def reduce(
     graph: dict[Any, Any] = {}
     for place in product(*kept):
         inside = [range(n) if axis in axes else [place[axis]] for axis, n in enumerate(x.numblocks)]
-        _merge_in_order(graph, (merged_name, *place), [(partials.name, *block) for block in product(*inside)], combine)
+        merge_in_order(graph, (merged_name, *place), [(partials.name, *block) for block in product(*inside)], combine)
     dependencies: list[Any] = [partials]
     merged = HighLevelGraph.from_collections(merged_name, graph, dependencies)
     chunks = [(1,) * (axis in axes) or sizes for axis, sizes in enumerate(x.chunks) if keepdims or axis not in axes]
@@ -62,20 +61,6 @@ def reduce(
     return results
 
 
-def _merge_in_order(
-    graph: dict[Any, Any], result: tuple, keys: list[Any], combine: Callable[[list], Any], at_once: int = SPLIT_EVERY
-) -> None:
-    """Add the tasks that make `result` of what the keys stand for, a few at a time."""
-    name, *place = result
-    level = 0
-    while len(keys) > at_once:
-        groups = [keys[i : i + at_once] for i in range(0, len(keys), at_once)]
-        keys = [(f"{name}-{level}", *place, i) for i in range(len(groups))]
-        graph.update((key, (combine, group)) for key, group in zip(keys, groups))
-        level += 1
-    graph[result] = (combine, keys)
-
-
 def fold(
     x: da.Array,
     block_of: Callable,
@@ -94,44 +79,81 @@ def fold(
     block_of = partial(_narrow.in_pieces, block_of, merge, len(rows))
     name = f"csraxis-fold-{tokenize(x.name, x.dtype, block_of, merge, whole, names, columns, shared)}"
     n_rows, n_columns = x.numblocks
-    groups = [range(n_columns)] if whole else [[j] for j in range(n_columns)]
+    sides = [range(n_columns)] if whole else [range(j, j + 1) for j in range(n_columns)]
     edges = np.cumsum((0, x.shape[1]) if whole else (0, *x.chunks[1]))
-    graph, together = _once(name, shared)
-    for g, group in enumerate(groups):
+    blocks = [[(x.name, i, j) for j in side] + [(array, i) for array in names] for side in sides for i in range(n_rows)]
+    over = Pass([x, *lazy], blocks)
+    graph, together = once(name, shared)
+    for g, side in enumerate(sides):
         parts = [array[..., edges[g] : edges[g + 1]] for array in columns]
-        along_columns = _once(f"{name}-columns-{g}", parts, graph)[1]
-        for i in range(n_rows):
-            blocks = [(x.name, i, j) for j in group]
-            arrays = [*((array, i) for array in names), *along_columns, *together]
-            graph[(f"{name}-chunk", g, i)] = (_of_row, block_of, x.dtype, blocks, arrays)
-        _merge_in_order(graph, (name, g), [(f"{name}-chunk", g, i) for i in range(n_rows)], merge, at_once)
-    dependencies: list[Any] = [x, *lazy]
+        along_columns = once(f"{name}-columns-{g}", parts, graph)[1]
+        keys = []
+        for i, group in enumerate(over.groups(range(g * n_rows, (g + 1) * n_rows))):
+            keys.append((f"{name}-chunk", g, i))
+            arguments = (block_of, merge, at_once, x.dtype, len(side), [*along_columns, *together])
+            over.task(graph, keys[-1], _fold_blocks, group, *arguments)
+        over.merge(graph, (name, g), keys, merge, at_once)
+    return over.compute(name, graph, [(name, g) for g in range(len(sides))])
+
+
+def _fold_blocks(
+    blocks: Iterator[list],
+    block_of: Callable,
+    merge: Callable[[list], Any],
+    at_once: int,
+    dtype: np.dtype,
+    n_columns: int,
+    arrays: list[Any],
+) -> Any:
+    of_each = (block_of(_side_by_side(parts[:n_columns], dtype), *parts[n_columns:], *arrays) for parts in blocks)
+    return merge_as_they_come(of_each, merge, at_once)
+
+
+def map_rows(
+    block_of: Callable, name: str, x: da.Array, width: int, dtype: np.dtype, shared: Sequence, like: Any = None
+) -> da.Array:
+    """`block_of(rows, *shared)` of each block of whole rows: `width` columns, of the class of `like`, or an ndarray."""
+    name = f"csraxis-{name}-{tokenize(x.name, x.dtype, block_of, shared)}"
+    graph, together = once(name, shared)
+    for i in range(x.numblocks[0]):
+        blocks = [(x.name, i, j) for j in range(x.numblocks[1])]
+        graph[(name, i, 0)] = (_of_row, block_of, x.dtype, blocks, together)
+    dependencies: list[Any] = [x]
     layers = HighLevelGraph.from_collections(name, graph, dependencies)
-    return list(compute_as_if_collection(da.Array, layers, [(name, g) for g in range(len(groups))]))
-
-
-def _once(name: str, arrays: Sequence[Any], graph: dict[Any, Any] | None = None) -> tuple[dict[Any, Any], list[tuple]]:
-    """Arrays that many tasks use, each in the graph once; and their keys."""
-    graph = {} if graph is None else graph
-    keys = [(f"{name}-shared", number) for number in range(len(arrays))]
-    graph.update(zip(keys, arrays))
-    return graph, keys
+    meta = np.empty((0, 0), dtype) if like is None else _meta(like, dtype)
+    return da.Array(layers, name, (x.chunks[0], (width,)), meta=meta)
 
 
 def _of_row(block_of: Callable, dtype: np.dtype, blocks: list[Any], arrays: list[Any]) -> Any:
     return block_of(_side_by_side(blocks, dtype), *arrays)
 
 
-def map_rows(block_of: Callable, name: str, x: da.Array, width: int, dtype: np.dtype, shared: Sequence) -> da.Array:
-    """`block_of(rows, *shared)` of each block of whole rows: an ndarray of `width` columns."""
-    name = f"csraxis-{name}-{tokenize(x.name, x.dtype, block_of, shared)}"
-    graph, together = _once(name, shared)
-    for i in range(x.numblocks[0]):
-        blocks = [(x.name, i, j) for j in range(x.numblocks[1])]
-        graph[(name, i, 0)] = (_of_row, block_of, x.dtype, blocks, together)
-    dependencies: list[Any] = [x]
-    layers = HighLevelGraph.from_collections(name, graph, dependencies)
-    return da.Array(layers, name, (x.chunks[0], (width,)), meta=np.empty((0, 0), dtype))
+def persist(x: da.Array) -> da.Array:
+    """The same array with its chunks in memory: on a cluster in that of the workers, neighbours on one of them."""
+    over, graph, name = _each_chunk(x)
+    layers = over.layers(name, graph)
+    with over.preferences():
+        return da.Array(layers, name, x.chunks, meta=x._meta, dtype=x.dtype).persist()
+
+
+def in_memory(x: da.Array) -> list[Any]:
+    """The chunks of an array, in their order. Each comes as it is; `compute` puts all together on one worker first."""
+    over, graph, name = _each_chunk(x)
+    return over.compute(name, graph, list(graph))
+
+
+def _each_chunk(x: da.Array) -> tuple[Pass, dict, str]:
+    places = list(product(*map(range, x.numblocks)))
+    over = Pass([x], [[(x.name, *place)] for place in places])
+    name, graph = f"csraxis-chunk-{tokenize(x.name)}", dict[Any, Any]()
+    for number, place in enumerate(places):
+        over.task(graph, (name, *place), _only_part, range(number, number + 1))
+    return over, graph, name
+
+
+def _only_part(blocks: Iterator[list]) -> Any:
+    ((chunk,),) = blocks
+    return chunk
 
 
 def gram(x: da.Array, dtype: np.dtype) -> da.Array:
@@ -141,7 +163,7 @@ def gram(x: da.Array, dtype: np.dtype) -> da.Array:
     graph: dict[Any, Any] = {
         (f"{name}-chunk", i): (_gram_of_row, [(x.name, i, j) for j in range(n_columns)], x.dtype) for i in range(n_rows)
     }
-    _merge_in_order(graph, (f"{name}-sum", 0, 0), [(f"{name}-chunk", i) for i in range(n_rows)], _merge_grams)
+    merge_in_order(graph, (f"{name}-sum", 0, 0), [(f"{name}-chunk", i) for i in range(n_rows)], _merge_grams)
     graph[(name, 0, 0)] = (_finish_gram, (f"{name}-sum", 0, 0), dtype)
     m = x.shape[1]
     dependencies: list[Any] = [x]
@@ -150,7 +172,7 @@ def gram(x: da.Array, dtype: np.dtype) -> da.Array:
 
 
 def _gram_of_row(blocks: list[Any], dtype: np.dtype) -> np.ndarray:
-    return _gram.partial_gram(_side_by_side(blocks, dtype))
+    return _gram.pack(_gram.partial_gram(_side_by_side(blocks, dtype)))
 
 
 def _side_by_side(blocks: list[Any], dtype: np.dtype) -> Any:
@@ -168,7 +190,7 @@ def _merge_grams(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _finish_gram(sums: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    return _gram.finish_gram(sums.copy(), dtype)
+    return _gram.finish_gram(_gram.unpack(sums), dtype)
 
 
 def axis_scale(x: da.Array, factors: Any, *, axis: int, op: str, out: Any, zero_division: str) -> da.Array:
@@ -236,11 +258,11 @@ def take(x: da.Array, keep: np.ndarray, axis: int) -> da.Array:
     parts = np.split(keep.copy(), np.cumsum(x.chunks[axis])[:-1])  # a later change of `keep` would change the graph
     used = [i for i, part in enumerate(parts) if part.any()] or [0]  # an axis has a chunk, if an empty one
     name = f"csraxis-take-{tokenize(x.name, x.dtype, keep, axis)}"
-    graph: dict[Any, Any] = {}
+    graph, masks = once(name, parts) if x.numblocks[1 - axis] > 1 else ({}, parts)
     for place in product(*(range(len(used) if i == axis else n) for i, n in enumerate(x.numblocks))):
         of = used[place[axis]]
         block = (x.name, *place[:axis], of, *place[axis + 1 :])
-        graph[(name, *place)] = (_take_block, block, parts[of], axis, x.dtype)
+        graph[(name, *place)] = (_take_block, block, masks[of], axis, x.dtype)
     sizes = tuple(int(np.count_nonzero(parts[i])) for i in used)
     chunks = (*x.chunks[:axis], sizes, *x.chunks[axis + 1 :])
     dependencies: list[Any] = [x]

@@ -1,6 +1,6 @@
 """One pass over a matrix, now: what each block of it gives, merged in the order of the blocks."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from . import _backed, _blocks
@@ -40,14 +40,17 @@ def fold(
         return block_of(block, *along_rows, *along_columns, *shared)
 
     parts = _blocks.run(task, list(_major_blocks(x) if by_columns else row_blocks(x)), n_values)
-    if by_columns:
-        return list(parts)
+    return list(parts) if by_columns else [merge_as_they_come(parts, merge, at_once)]
+
+
+def merge_as_they_come(parts: Iterable[Any], merge: Callable[[list], Any], at_once: int) -> Any:
+    """One result of all parts, of which there are at most `at_once` at a time."""
     waiting: list[Any] = []
     for part in parts:
         waiting.append(part)
         if len(waiting) == at_once:
             waiting = [merge(waiting)]
-    return waiting if len(waiting) == 1 else [merge(waiting)]
+    return waiting[0] if len(waiting) == 1 else merge(waiting)
 
 
 def row_blocks(x: Any) -> Iterator[tuple[int, int, Any]]:

@@ -65,7 +65,7 @@ class Stats(NamedTuple):
 
     moments: Moments
     expressed: np.ndarray
-    """In how many cells the gene is positive; 0 where it does not matter."""
+    """In how many cells the gene is positive; (batches, 0) where it does not matter."""
     are_counts: np.ndarray
     """Whether all values are integers that are not negative; in each of its columns the same."""
 
@@ -265,7 +265,7 @@ def statistics_of(
     are_counts = np.full((1, block.shape[1]), not check or _are_counts(block))
     rows = [block] if codes is None else [take(block, codes == code, axis=0) for code in range(n_batches or 0)]
     moments = Moments(*map(np.vstack, zip(*(_partials.moments(one, (0,), of) for one in rows))))
-    expressed = [positives_of(one, 0) if count else np.zeros((1, block.shape[1]), np.int64) for one in rows]
+    expressed = [positives_of(one, 0) if count else np.zeros((1, 0), np.int64) for one in rows]
     return Stats(moments, np.vstack(expressed), are_counts)
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..dispatch._components import Components, project
+from ..dispatch._components import Components, project_now
 from ..dispatch._inputs import compressed, container, is_dask, is_sparse
 from ..dispatch._normalize import check_target, median_of_positive, normalize_to, row_totals
 from ..dispatch._partials import add_all
@@ -218,19 +218,17 @@ def _within(
 def _chain(
     x: Any, names: Any, batches: Batches | None, options: Options, plan: Plan | None, progress: Progress
 ) -> Found:
-    if plan is not None and plan.rows is not None:
-        from ..io import _lazy
-
-        x = _lazy.narrow(plan.rows, plan.edges)
-        x = progress.over(x, "reading").persist() if plan.keeps == "counts" else x
-    totals, target, stats = _first_passes(progress.over(x, "statistics of genes"), options, batches)
+    on_disk = plan is not None and plan.rows is not None
+    x = _narrow(plan, progress) if on_disk else x
+    totals, kept, target, stats = _first_passes(progress.over(x, "statistics of genes"), options, batches, on_disk)
     if not np.any(totals):
         raise ValueError("no cell has counts")
     warn_of_empty_cells(totals)
     if options.choice.is_v3:
         _hvg.warn_unless_counts(stats, options.choice.flavor)
     genes = _hvg.choose(progress.over(x, "choosing genes"), stats, batches, names, options.choice)
-    selected = _selected(progress.over(x, "taking genes"), genes["highly_variable"].to_numpy(), totals, target, plan)
+    chosen = genes["highly_variable"].to_numpy()
+    selected = _selected(progress.over(x, "taking genes"), chosen, totals, kept, target, on_disk)
     del x  # the counts, where they were kept
     mean, std = _scale.mean_and_std(progress.over(selected, "scaling"))
     # Not centred, but with the zeros of the centred matrix: the components are around the mean.
@@ -239,8 +237,17 @@ def _chain(
     scaled = _scale.scale_lazily(scale, *how) if is_dask(selected) else scale(*how)
     counted = progress.over(scaled, "principal components")
     components = _pca.decompose(counted, options.n_comps, True, options.method, options.seed)
-    scores = project(progress.over(scaled, "scores"), components, options.dtype)
-    return Found(genes, mean, std, components, scores.compute() if is_dask(scores) else scores)
+    scores = project_now(progress.over(scaled, "scores"), components, options.dtype)
+    return Found(genes, mean, std, components, scores)
+
+
+def _narrow(plan: Any, progress: Progress) -> Any:
+    """The counts on disk in narrow blocks: read now and kept, or when they are used."""
+    from ..dispatch import _lazy
+    from ..io._lazy import narrow
+
+    x = narrow(plan.rows, plan.edges)
+    return _lazy.persist(progress.over(x, "reading")) if plan.keeps == "counts" else x
 
 
 def _write(adata: Any, found: Found, flavor: str, layer: str | None, key_added: str | None) -> None:
@@ -256,24 +263,34 @@ def _write(adata: Any, found: Found, flavor: str, layer: str | None, key_added: 
     _pca.write(adata, found.scores, found.components, params, chosen, key_added)
 
 
-def _first_passes(x: Any, options: Options, batches: Batches | None) -> tuple[np.ndarray, float, Stats]:
-    """The total of each cell, the target, and what is needed to choose genes."""
-    target, measured = options.target, MEASURED[options.choice.flavor]
-    # Where all cells are in one row of several chunks, a block of whole rows would be the whole matrix.
-    cut_by_genes = is_dask(x) and x.numblocks[0] == 1 < x.numblocks[1]
+def _cut_by_genes(x: Any) -> bool:
+    """Where all cells are in one row of several chunks, a block of whole rows would be the whole matrix."""
+    return is_dask(x) and x.numblocks[0] == 1 < x.numblocks[1]
+
+
+def _first_passes(
+    x: Any, options: Options, batches: Batches | None, totals_needed: bool
+) -> tuple[np.ndarray, np.ndarray | None, float, Stats]:
+    """Totals of the cells, the genes that are in them, the target, and what is needed to choose genes.
+
+    Blocks of whole rows on Dask add up their own totals each time, unless these are needed later: then the first result
+    has the least and the largest of each block.
+    """
+    target, measured, cut_by_genes = options.target, MEASURED[options.choice.flavor], _cut_by_genes(x)
     kept = None if options.max_fraction is None else ~_highly_expressed(x, options.max_fraction, cut_by_genes)
     n_batches = None if batches is None else len(batches.names)
     codes = [] if batches is None else [batches.codes]
     count = options.choice.counts_cells(batches is not None)
     block = partial(_measure, measured=measured, n_batches=n_batches, count=count)
-    if target is not None and not cut_by_genes:
-        block = partial(block, kept=kept, target=float(target))
+    totals = _totals(x, kept) if target is None or cut_by_genes else None
+    target = float(median_of_positive(totals) if target is None else target)
+    brief = is_dask(x) and not cut_by_genes and not totals_needed
+    if totals is None or brief:
+        block = partial(block, kept=kept, target=target, brief=brief)
         ((totals, stats),) = fold(x, block, _merge_first, rows=codes, whole=True)
-        return totals, float(target), stats
-    totals = _totals(x, kept)
-    target = median_of_positive(totals) if target is None else float(target)
+        return totals, kept, target, stats
     parts = fold(x, partial(block, kept=None, target=target), _merge_first, rows=[*codes, totals])
-    return totals, target, _hvg.join([stats for _, stats in parts])
+    return totals, kept, target, _hvg.join([stats for _, stats in parts])
 
 
 def _highly_expressed(x: Any, max_fraction: float, cut_by_genes: bool) -> np.ndarray:
@@ -309,8 +326,12 @@ def _measure(
     count: bool,
     kept: np.ndarray | None,
     target: float,
+    brief: bool = False,
 ) -> tuple[np.ndarray, Stats]:
-    """Totals of the cells, and statistics of the genes; `rows` are the batches, if any, and the totals, if known."""
+    """Totals of the cells (`brief`: the least and the largest), and statistics of the genes.
+
+    `rows` are the batches, if any, and the totals, if known.
+    """
     _check_counts(block)
     codes, known = (rows[0], rows[1:]) if n_batches is not None else (None, rows)
     totals = known[0] if known else None if kept is None else _totals_of(block, kept)
@@ -320,7 +341,8 @@ def _measure(
         block, totals, _ = normalize_to(block, axis=1, target_sum=target, **how)
     elif totals is None:
         totals = _totals_of(block)
-    return totals, _hvg.statistics_of(block, codes, n_batches=n_batches, check=measured == "counts", count=count)
+    stats = _hvg.statistics_of(block, codes, n_batches=n_batches, check=measured == "counts", count=count)
+    return np.array([totals.min(), totals.max()]) if brief and len(totals) else totals, stats
 
 
 def _check_counts(block: Any) -> None:
@@ -334,21 +356,30 @@ def _merge_first(parts: list[tuple[np.ndarray, Stats]]) -> tuple[np.ndarray, Sta
     return np.concatenate(totals), _hvg.merge(list(stats))
 
 
-def _selected(x: Any, chosen: np.ndarray, totals: np.ndarray, target: float, plan: Plan | None) -> Any:
+def _selected(
+    x: Any, chosen: np.ndarray, totals: np.ndarray, kept: np.ndarray | None, target: float, on_disk: bool
+) -> Any:
     """The genes chosen, normalised and logged, in memory (of the workers, where a Dask cluster has them).
 
     Of a matrix on disk their counts are kept, in the narrow form: to take logarithms again costs less than the memory.
     """
     dtype = result_dtype(x.dtype)
-    if plan is not None and plan.rows is not None:
-        from ..dispatch import _lazy
+    how: dict[str, Any] = {"axis": 1, "target_sum": target, "log1p": True, "dtype": dtype}
+    if not is_dask(x):
+        return normalize_to(take(x, chosen, axis=1), totals=totals, **how)[0]
+    from ..dispatch import _lazy
+
+    if on_disk:
         from ..io._lazy import take_columns, wide
 
-        x = wide(take_columns(x, chosen).persist())
-        return _lazy.normalize(x, axis=1, target_sum=target, log1p=True, dtype=dtype, totals=totals)
-    x = take(x, chosen, axis=1)
-    if is_dask(x):
-        from ..dispatch import _lazy
+        return _lazy.normalize(wide(_lazy.persist(take_columns(x, chosen))), totals=totals, **how)
 
-        return _lazy.normalize(x, axis=1, target_sum=target, log1p=True, dtype=dtype, totals=totals).persist()
-    return normalize_to(x, axis=1, target_sum=target, log1p=True, dtype=dtype, totals=totals)[0]
+    if _cut_by_genes(x):
+        return _lazy.persist(_lazy.normalize(take(x, chosen, axis=1), totals=totals, **how))
+    shared = [chosen] if kept is None else [chosen, kept]
+    n_chosen = int(np.count_nonzero(chosen))
+    return _lazy.persist(_lazy.map_rows(partial(_select, how=how), "selected", x, n_chosen, dtype, shared, like=x))
+
+
+def _select(block: Any, chosen: np.ndarray, kept: np.ndarray | None = None, *, how: dict[str, Any]) -> Any:
+    return normalize_to(take(block, chosen, axis=1), totals=_totals_of(block, kept), **how)[0]
