@@ -10,7 +10,7 @@ from dask.base import tokenize
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
-from ..dispatch import _narrow
+from ..dispatch import _graphs, _narrow
 from ._rows import Others, Rows
 
 
@@ -60,8 +60,8 @@ def narrow(rows: Rows, edges: list[int]) -> da.Array:
 def take_columns(x: da.Array, keep: np.ndarray) -> da.Array:
     """Narrow blocks of some of the columns."""
     name = f"csraxis-narrow-taken-{tokenize(x.name, keep)}"
-    graph: dict[Any, Any] = {(name, "keep"): keep}
-    graph |= {(name, i, 0): (_narrow.take_columns, (x.name, i, 0), (name, "keep")) for i in range(x.numblocks[0])}
+    graph, (shared,) = _graphs.once(name, [keep])
+    graph |= {(name, i, 0): (_narrow.take_columns, (x.name, i, 0), shared) for i in range(x.numblocks[0])}
     return _like(x, name, graph, int(np.count_nonzero(keep)))
 
 
