@@ -76,7 +76,7 @@ LIBRARIES = {
     "": set(),
     "io": {"numpy", "scipy", "dask", "pandas", "anndata", "h5py", "zarr", "numcodecs", "isal"},
     # Where it works on Dask arrays, makes tables, fits curves: the tests above show that its import loads none.
-    "pp": {"numpy", "scipy", "dask", "pandas", "skmisc"},
+    "pp": {"numpy", "scipy", "dask", "distributed", "pandas", "skmisc"},
     "cli": {
         "click",
         "rich",

@@ -24,10 +24,15 @@ DEFLATE, SHUFFLE, BLOSC, ZSTD = 1, 2, 32001, 32015
 OWN_PIECE = 1 << 18
 # How many tails of pieces are remembered, and of how many values at most.
 TAILS, LONGEST_TAIL = 64, 1 << 17
+# Up to so many bytes, each thread decodes all pieces into the same memory: new memory for each costs half of zstd's time.
+LARGEST_SCRATCH, MARK = 1 << 26, np.frombuffer(b"no piece", np.uint8)
 
-Decode = Callable[[bytes], bytes]
+_thread = threading.local()
+
+# Bytes to bytes, in memory that is given or of their own.
+Decode = Callable[[bytes, np.ndarray | None], Any]
 # What gives the bytes of a piece, decoded; None where that is h5py's or zarr's business.
-Load = Callable[[int], bytes] | None
+Load = Callable[[int, np.ndarray | None], Any] | None
 # Of a file: when it was written, its size and its number. What is known of it is forgotten when these change.
 Stamp = tuple[int, int, int]
 
@@ -70,11 +75,17 @@ class Flat(NamedTuple):
     """What has been decoded of a piece beyond the values wanted, by its position: another block begins there."""
 
     def values(self, lo: int, hi: int) -> np.ndarray:
-        """The values [lo, hi)."""
+        """The values [lo, hi). To be used before this thread reads others."""
         if self.load is None:
             return self._through(lo, hi)
-        parts = [self._of_piece(number, lo, hi) for number in range(lo // self.piece, -(-hi // self.piece))]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty(0, self.dtype)
+        numbers = range(lo // self.piece, -(-hi // self.piece))
+        if len(numbers) == 1:
+            return self._of_piece(numbers[0], lo, hi)
+        out = np.empty(hi - lo, self.dtype)
+        for number in numbers:
+            first, last = max(lo, number * self.piece), min(hi, (number + 1) * self.piece)
+            out[first - lo : last - lo] = self._of_piece(number, lo, hi)
+        return out
 
     def steps(self, lo: int, hi: int, size: int) -> list[tuple[int, int]]:
         """[lo, hi) in ranges of about `size` values that end where pieces do. The rest of a piece comes last.
@@ -102,8 +113,7 @@ class Flat(NamedTuple):
         if known is not None:
             return known[: hi - lo]
         try:
-            raw = self.load(number)  # type: ignore[misc]
-            values = np.frombuffer(raw, self.dtype, end - begin)
+            values = np.frombuffer(self._decoded(number), self.dtype, end - begin)
         except Exception as error:  # of which there are as many kinds as codecs
             raise self._damaged(begin, end, error) from error
         traffic.add(0, (end - begin) * self.name.endswith("/data"))
@@ -113,8 +123,27 @@ class Flat(NamedTuple):
             self.tails[hi] = values[hi - begin :].copy()
         return values[max(lo - begin, 0) : hi - begin]
 
+    def _decoded(self, number: int) -> Any:
+        load: Any = self.load
+        out = scratch(self.piece * self.dtype.itemsize)
+        if out is None:
+            return load(number, None)
+        out[-len(MARK) :] = MARK[-len(out) :]
+        decoded = load(number, out)
+        # Fewer bytes than there is room for would leave those of another piece.
+        return load(number, None) if (out[-len(MARK) :] == MARK[-len(out) :]).all() else decoded
+
     def _damaged(self, lo: int, hi: int, error: Exception) -> OSError:
         return OSError(f"{self.path}: {self.name}[{lo}:{hi}] cannot be read: {error}")
+
+
+def scratch(size: int) -> np.ndarray | None:
+    """Memory of this thread, so many bytes; None for many."""
+    if not 0 < size <= LARGEST_SCRATCH:
+        return None
+    if getattr(_thread, "memory", None) is None or len(_thread.memory) < size:
+        _thread.memory = np.empty(size, np.uint8)
+    return _thread.memory[:size]
 
 
 def flat(path: Path, name: str) -> Flat:
@@ -156,7 +185,7 @@ def _of_hdf5(path: Path, name: str, stamp: Stamp) -> Flat:
     return Flat(path, name, dtype, length, piece, n_bytes, load, partial(_through_h5py, path, name), stamp, {})
 
 
-def _load_from_hdf5(path: Path, where: dict[int, tuple[int, int]], decode: Decode, number: int) -> bytes:
+def _load_from_hdf5(path: Path, where: dict[int, tuple[int, int]], decode: Decode, number: int, out: Any) -> Any:
     if number not in where:
         raise ValueError("it is not in the file")
     offset, size = where[number]
@@ -166,7 +195,7 @@ def _load_from_hdf5(path: Path, where: dict[int, tuple[int, int]], decode: Decod
     if len(raw) < size:
         raise ValueError(f"the file ends {size - len(raw)} bytes before its end")
     traffic.add(size, 0)
-    return decode(raw)
+    return decode(raw, out)
 
 
 def _hdf5_codec(filters: list[int], dtype: np.dtype) -> Decode | None:
@@ -238,15 +267,17 @@ def _zarr_3(about: dict[str, Any], folder: Path, dtype: np.dtype) -> tuple[np.dt
     return dtype, partial(_load_from_shard, prefix, decode, whole // part, size, at_end)
 
 
-def _load_file(prefix: str, decode: Decode, number: int) -> bytes:
+def _load_file(prefix: str, decode: Decode, number: int, out: Any) -> Any:
     # A piece that is all zero need not be there. Of a sparse matrix none is, so it was lost.
     with open(f"{prefix}{number}", "rb", buffering=0) as file:
         raw = file.read()
     traffic.add(len(raw), 0)
-    return decode(raw)
+    return decode(raw, out)
 
 
-def _load_from_shard(prefix: str, decode: Decode, n_parts: int, index_size: int, at_end: bool, number: int) -> bytes:
+def _load_from_shard(
+    prefix: str, decode: Decode, n_parts: int, index_size: int, at_end: bool, number: int, out: Any
+) -> Any:
     shard, part = divmod(number, n_parts)
     with open(f"{prefix}{shard}", "rb", buffering=0) as file:
         file.seek(-index_size if at_end else 0, os.SEEK_END if at_end else os.SEEK_SET)
@@ -258,7 +289,7 @@ def _load_from_shard(prefix: str, decode: Decode, n_parts: int, index_size: int,
     if len(raw) < size:
         raise ValueError(f"the shard ends {size - len(raw)} bytes before its end")
     traffic.add(size, 0)
-    return decode(raw)
+    return decode(raw, out)
 
 
 @contextmanager
@@ -280,7 +311,7 @@ def _numcodec(name: str, **options: Any) -> Decode | None:
         return None
 
 
-def _inflated(raw: bytes) -> bytes:
+def _inflated(raw: bytes, out: Any) -> bytes:
     """Of gzip and zlib. isal takes half of zlib's time."""
     try:
         from isal.isal_zlib import decompress
@@ -289,9 +320,9 @@ def _inflated(raw: bytes) -> bytes:
     return decompress(raw, wbits=31 if raw[:2] == b"\x1f\x8b" else 15)
 
 
-def _both(first: Decode, second: Decode, raw: bytes) -> bytes:
-    return second(first(raw))
+def _both(first: Decode, second: Decode, raw: bytes, out: Any) -> Any:
+    return second(first(raw, None), out)
 
 
-def _as_it_is(raw: bytes) -> bytes:
+def _as_it_is(raw: bytes, out: Any) -> bytes:
     return raw

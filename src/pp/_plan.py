@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
@@ -120,17 +121,22 @@ def _workers() -> tuple[int, int, int, int]:
     """Of this machine, or the Dask cluster that this process is a client of: as Room has them."""
     import dask
 
-    try:
-        from distributed import get_client
-
-        workers = get_client().scheduler_info(n_workers=-1)["workers"].values()
-    except (ImportError, ValueError):
-        workers = ()
-    if workers:
+    client = cluster()
+    if client is not None:
+        workers = client.scheduler_info(n_workers=-1)["workers"].values() or [{"memory_limit": 0, "nthreads": 1}]
         usual = min(worker["memory_limit"] or machine_memory() // len(workers) for worker in workers) // 2
         return usual, len(workers), max(worker["nthreads"] for worker in workers), WORKER
     threads = dask.config.get("num_workers", None) or dask.system.CPU_COUNT
     return machine_memory() // 2, 1, threads, resident_bytes()
+
+
+def cluster() -> Any:
+    """The client of a Dask cluster that the work goes to, if there is one."""
+    distributed = sys.modules.get("distributed")  # else nobody has made a client
+    try:
+        return None if distributed is None else distributed.get_client()
+    except ValueError:
+        return None
 
 
 @contextmanager

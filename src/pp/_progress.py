@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 from ..dispatch._inputs import is_dask
+from ._plan import cluster
 
 Tell = Callable[[str, int, int], Any]
 
@@ -23,14 +24,9 @@ class Progress:
         self._client: Any = None
 
     def __enter__(self) -> "Progress":
-        if self._tell is not None:
-            try:
-                from distributed import get_client
-
-                self._client = get_client()
-                self._client.subscribe_topic(self._topic, self._on_event)
-            except (ImportError, ValueError):  # there is no cluster
-                self._client = None
+        self._client = None if self._tell is None else cluster()
+        if self._client is not None:
+            self._client.subscribe_topic(self._topic, self._on_event)
         return self
 
     def __exit__(self, kind: Any, *exception: object) -> None:
