@@ -32,7 +32,7 @@ from bench.terminal import INSTALL, Show, new_console, positive, print_lines, pr
 if TYPE_CHECKING:
     from rich.console import Console
 
-COMMANDS = ("pipeline", "demo", "overhead", "fresh", "levels", "sweep", "page", "compare")
+COMMANDS = ("pipeline", "demo", "overhead", "fresh", "levels", "scale", "sweep", "page", "compare")
 """Modules whose main() gets the other arguments."""
 SECTIONS = ("sweep", "levels", "overhead", "fresh")
 """What --also adds to a run."""
