@@ -186,25 +186,32 @@ def test_narrow_integers_keep_every_bit(values):
     back(values.astype(values.dtype.newbyteorder("=")))
 
 
+def narrow_of(x, starts=(0,)):
+    parts = [(start, x.data[start:stop]) for start, stop in pairwise((*starts, x.nnz))]
+    values = _narrow.narrow_values(x.nnz, x.dtype, parts[::-1])
+    return _narrow.Narrow(x.shape, x.dtype, *values, x.indices.astype(np.uint16), x.indptr.astype(np.int64))
+
+
 def back(values):
     n = len(values)
+    x = sp.csr_matrix((1, max(n, 1)), dtype=values.dtype)
+    x.data, x.indices, x.indptr = values, np.arange(n, dtype=np.int32), np.array([0, n], np.int32)
     for step in (7, 1 << 18):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(_narrow, "STEP", step)
-            parts = list(_narrow.narrow_values(values))
-        x = _narrow.Narrow((1, max(n, 1)), values.dtype, parts, np.arange(n, dtype=np.uint16), np.array([0, n]))
-        assert _narrow.widen(x).data.tobytes() == values.tobytes()
+            for starts in ((0,), (0, n // 3, n // 2)):
+                assert _narrow.widen(narrow_of(x, starts)).data.tobytes() == values.tobytes()
 
 
-def test_what_becomes_narrow():
+def test_what_becomes_narrow(monkeypatch):
     few, many = np.ones(640, "f4"), np.ones(640, "f4")
     few[:20], many[:21] = 1000, 1000
-    assert [part.values.dtype for part in _narrow.narrow_values(few)] == [np.uint8]
-    assert [part.values.dtype for part in _narrow.narrow_values(many)] == [np.uint16]
-    for values in (many * 100, many - 0.5, -many):
-        (part,) = _narrow.narrow_values(values)
-        assert part.values.dtype == "f4"
-        assert not len(part.places)
+    for values, dtype, n_others in ((few, "u1", 20), (many, "u2", 0), (many * 100, "f4", 0), (many - 0.5, "f4", 0)):
+        found, places, others = _narrow.narrow_values(640, values.dtype, [(0, values)])
+        assert (found.dtype, len(places), len(others)) == (dtype, n_others, n_others)
+    monkeypatch.setattr(_narrow, "STEP", 64)  # 1,000s come when most has been narrowed
+    found, places, _ = _narrow.narrow_values(640, few.dtype, [(0, few[::-1].copy())])
+    assert (found.dtype, len(places)) == ("u2", 0)
     assert _narrow.index_dtype(1 << 16) == np.uint16
     assert _narrow.index_dtype((1 << 16) + 1) == np.int32
     assert _narrow.index_dtype(1 << 31) == np.int64
@@ -227,11 +234,6 @@ def test_some_columns_of_a_narrow_block(monkeypatch):
         equal_bits(_narrow.widen(_narrow.take_columns(block, keep)), x[:, keep].sorted_indices())
     nothing = _narrow.take_columns(block, np.zeros(M, bool))
     assert _narrow.widen(nothing).shape == (N, 0)
-
-
-def narrow_of(x):
-    parts = list(_narrow.narrow_values(x.data))
-    return _narrow.Narrow(x.shape, x.dtype, parts, x.indices.astype(np.uint16), x.indptr.astype(np.int64))
 
 
 # The recipe

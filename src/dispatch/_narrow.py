@@ -5,7 +5,7 @@ columns fit two, so that a stored value takes three bytes instead of eight. The 
 them as they are; where these are not few, all stay.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,14 +21,7 @@ STEP = 1 << 18
 WIDE, MERGED = 1 << 21, 8
 # Of values that do not fit, there may be one in so many.
 RARE = 32
-
-
-class Part(NamedTuple):
-    """Consecutive values in a narrower type, and those that it cannot hold."""
-
-    values: np.ndarray
-    places: np.ndarray
-    others: np.ndarray
+NARROWER = (np.dtype(np.uint8), np.dtype(np.uint16))
 
 
 class Narrow(NamedTuple):
@@ -37,15 +30,17 @@ class Narrow(NamedTuple):
     shape: tuple[int, int]
     dtype: np.dtype
     """Of the values, when they are wide again."""
-    parts: list[Part]
+    values: np.ndarray
+    places: np.ndarray
+    """Where values are that this type cannot hold, in order; and these values."""
+    others: np.ndarray
     indices: np.ndarray
     indptr: np.ndarray
 
     @property
     def nbytes(self) -> int:
         """Memory of the arrays."""
-        arrays = [self.indices, self.indptr, *(array for part in self.parts for array in part)]
-        return sum(array.nbytes for array in arrays)
+        return sum(array.nbytes for array in self if isinstance(array, np.ndarray))
 
 
 def index_dtype(n_columns: int) -> np.dtype:
@@ -53,40 +48,51 @@ def index_dtype(n_columns: int) -> np.dtype:
     return np.dtype(np.uint16 if n_columns <= 1 << 16 else np.int32 if n_columns < 1 << 31 else np.int64)
 
 
-def narrow_values(values: np.ndarray) -> Iterator[Part]:
-    """The same values, a cache's worth at a time, to the bit: minus zero and NaN are among those that do not fit."""
-    check_dtype(values.dtype, "values")
-    for lo in range(0, len(values), STEP):
-        yield _narrowed(values[lo : lo + STEP].astype(native_dtype(values.dtype), copy=False))
+def narrow_values(
+    n: int, dtype: np.dtype, parts: Iterable[tuple[int, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """n values in the narrowest type that holds most of them, where the others are, and these.
+
+    The parts come in any order, each with its position. All are kept to the bit: minus zero and NaN are among those
+    that do not fit.
+    """
+    check_dtype(dtype, "values")
+    dtype = native_dtype(dtype)
+    types = [small for small in NARROWER if small.itemsize < dtype.itemsize and dtype.kind in "iuf"] + [dtype]
+    out, odd = np.empty(n, types[0]), {}
+    for start, part in parts:
+        for lo in range(0, len(part), STEP):
+            values = part[lo : lo + STEP].astype(dtype, copy=False)
+            here = slice(start + lo, start + lo + len(values))
+            while True:
+                with np.errstate(all="ignore"):
+                    out[here] = values
+                wrong = _differ(out[here], values)
+                if np.count_nonzero(wrong) <= len(values) // RARE:
+                    break
+                types = types[1:]
+                out = out.astype(types[0])
+            places = np.flatnonzero(wrong)
+            odd[here.start] = places + here.start, values[places]
+    pairs = [odd[start] for start in sorted(odd)] or [(np.empty(0, np.int64), np.empty(0, dtype))]
+    return out, *(np.concatenate(arrays) for arrays in zip(*pairs))  # type: ignore[return-value]
 
 
-def _narrowed(values: np.ndarray) -> Part:
-    for small in (np.uint8, np.uint16):
-        if values.dtype.itemsize <= np.dtype(small).itemsize or values.dtype.kind not in "iuf":
-            break
-        with np.errstate(all="ignore"):
-            cut = values.astype(small)
-            bits = np.dtype(f"u{values.itemsize}")
-            other = cut.astype(values.dtype).view(bits) != values.view(bits)
-        if np.count_nonzero(other) <= len(values) // RARE:
-            places = np.flatnonzero(other).astype(np.int32)
-            return Part(cut, places, values[places])
-    nothing = np.empty(0, np.int32)
-    return Part(values.copy(), nothing, values[:0].copy())
+def _differ(narrow: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Which of the values have other bits when they are wide again."""
+    if narrow.dtype == values.dtype:
+        return np.zeros(len(values), bool)
+    bits = np.dtype(f"u{values.itemsize}")
+    return narrow.astype(values.dtype).view(bits) != values.view(bits)
 
 
 def widen(x: Narrow, start: int = 0, stop: int | None = None) -> Any:
     """Rows [start, stop) as a csr_matrix: values in their type, indices in int32, or in int64 where they need it."""
     stop = x.shape[0] if stop is None else stop
     lo, hi = int(x.indptr[start]), int(x.indptr[stop])
-    data, end = np.empty(hi - lo, native_dtype(x.dtype)), 0
-    for part in x.parts:
-        begin, end = end, end + len(part.values)
-        first, last = max(lo, begin), min(hi, end)
-        if first < last:
-            data[first - lo : last - lo] = part.values[first - begin : last - begin]
-            inside = slice(*np.searchsorted(part.places, (first - begin, last - begin)))
-            data[part.places[inside] + (begin - lo)] = part.others[inside]
+    data = x.values[lo:hi].astype(native_dtype(x.dtype))
+    odd = slice(*np.searchsorted(x.places, (lo, hi)))
+    data[x.places[odd] - lo] = x.others[odd]
     dtype = np.dtype(np.int64 if max(x.shape[1], hi - lo) >= 1 << 31 else np.int32)
     indptr = narrow(x.indptr[start : stop + 1] - lo, dtype)
     return assemble(sp.csr_matrix, (stop - start, x.shape[1]), data, x.indices[lo:hi].astype(dtype), indptr)
@@ -108,10 +114,13 @@ def in_pieces(block_of: Callable, merge: Callable[[list], Any], n_rows: int, blo
 def take_columns(block: Narrow, keep: np.ndarray) -> Narrow:
     """The columns where `keep` is True, as `_select.take`, in the narrow form again."""
     taken = [take(widen(block, start, stop), keep, axis=1) for start, stop in _row_blocks(block)]
-    indices = np.concatenate([part.indices.astype(index_dtype(part.shape[1])) for part in taken])
+    ends = np.cumsum([0, *(part.nnz for part in taken)])
+    indices = np.empty(ends[-1], index_dtype(taken[0].shape[1]))
+    for part, lo in zip(taken, ends):
+        indices[lo : lo + part.nnz] = part.indices
     indptr = np.concatenate([[0], *(np.diff(part.indptr) for part in taken)]).cumsum()
-    parts = [narrowed for part in taken for narrowed in narrow_values(part.data)]
-    return Narrow((block.shape[0], taken[0].shape[1]), block.dtype, parts, indices, indptr)
+    values = narrow_values(len(indices), block.dtype, zip(ends.tolist(), (part.data for part in taken)))
+    return Narrow((block.shape[0], taken[0].shape[1]), block.dtype, *values, indices, indptr)
 
 
 def _row_blocks(block: Narrow) -> list[tuple[int, int]]:

@@ -24,7 +24,7 @@ DEFLATE, SHUFFLE, BLOSC, ZSTD = 1, 2, 32001, 32015
 OWN_PIECE = 1 << 18
 # How many tails of pieces are remembered, and of how many values at most.
 TAILS, LONGEST_TAIL = 64, 1 << 17
-# Up to so many bytes, each thread decodes all pieces into the same memory: new memory for each costs half of zstd's time.
+# Up to so many bytes, a thread decodes all pieces into the same memory: new memory for each costs half of zstd's time.
 LARGEST_SCRATCH, MARK = 1 << 26, np.frombuffer(b"no piece", np.uint8)
 
 _thread = threading.local()

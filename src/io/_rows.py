@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 from ..dispatch._config import kernels
 from ..dispatch._inputs import assemble, checked_indptr, integers, narrow, native_dtype, read_only
-from ..dispatch._narrow import STEP, Narrow, Part, index_dtype, narrow_values
+from ..dispatch._narrow import STEP, Narrow, index_dtype, narrow_values
 from ..dispatch._pieces import one_row
 from ._flat import Flat, flat
 
@@ -61,13 +61,11 @@ class Rows(NamedTuple):
         """Rows [start, stop) in as little memory as they fit."""
         indptr = self.indptr(start, stop)
         lo, hi = int(indptr[0]), int(indptr[-1])
-        parts: dict[int, list[Part]] = {}
         stored = self.data
-        for a, b in stored.steps(lo, hi, STEP):
-            parts[a] = list(narrow_values(stored.values(a, b)))
+        parts = ((a - lo, stored.values(a, b)) for a, b in stored.steps(lo, hi, STEP))
+        values = narrow_values(hi - lo, self.dtype, parts)
         indices = self._columns(lo, hi, index_dtype(self.shape[1]))
-        in_order = [part for a in sorted(parts) for part in parts[a]]
-        return Narrow((stop - start, self.shape[1]), self.dtype, in_order, indices, indptr - lo)
+        return Narrow((stop - start, self.shape[1]), self.dtype, *values, indices, indptr - lo)
 
     def _columns(self, lo: int, hi: int, dtype: np.dtype) -> np.ndarray:
         """The columns of stored values [lo, hi), checked while they are in the cache."""
