@@ -135,6 +135,7 @@ FAULTS = {
     "kill -9 of a worker after the last read": ((2, kill),),
     "kill -9 of a worker in each pass": ((0.5, kill), (1.5, kill)),
     "kill -9 of both workers at once": ((1.5, kill_all),),
+    "kill -9 of both workers, twice": ((0.5, kill_all), (2, kill_all)),
     "restart of a worker": ((1.5, restart),),
     "restart of a worker, twice": ((0.5, restart), (1.5, restart)),
     "pause of a worker for 5 s": ((1.5, pause),),
@@ -194,11 +195,11 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "reads").mkdir()
-        path = write_counts(folder / "counts.h5ad", cells=20_000)
+        path = write_counts(folder / "counts.h5ad", cells=10_000)
         recipe = Recipe(path, folder / "reads")
         with dask.config.set(scheduler="threads"):
             expected = recipe()
-        print(f"20,000 x 2,000 counts in {recipe.n_chunks} chunks, two workers of one thread")
+        print(f"10,000 x 2,000 counts in {recipe.n_chunks} chunks, two workers of one thread")
         print(f"{'what was done':42} times  reads seconds  what came out")
         for fault, plan in FAULTS.items():
             with cluster() as client:

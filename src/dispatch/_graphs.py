@@ -6,9 +6,10 @@ there. These are wishes: where a worker is lost others do its part, and results 
 groups that depend on the chunks alone, so that the bits do not depend on what ran where.
 """
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import dask
@@ -23,6 +24,8 @@ from dask.utils import ensure_dict
 TASKS_FROM, BLOCKS_AT_MOST = 128, 16
 # How many partial results one task merges.
 SPLIT_EVERY = 8
+# Seconds between two looks at workers, and how often in a row none has anything to do before all starts again.
+PATIENCE, IDLE = 2, 3
 # In place of the number of a block: of several.
 COMMON = -1
 
@@ -125,20 +128,51 @@ class Pass:
         for key, of in merge_in_order(graph, result, keys, combine, at_once):
             self.places[key] = self.places[of]
 
-    def layers(self, name: str, graph: dict) -> HighLevelGraph:
+    def compute(self, name: str, graph: dict, keys: list[Key]) -> list[Any]:
+        """The values of the keys, now."""
+        if self.client is None:
+            return list(compute_as_if_collection(da.Array, self._whole(name, graph), keys))
+        return self.client.gather(self._on_workers(name, graph, keys))
+
+    def persist(self, name: str, graph: dict, like: da.Array) -> da.Array:
+        """The keys of the graph as chunks of an array, now: in the memory of the workers, where there are any."""
+        layers = self._whole(name, graph)
+        if self.client is not None:
+            futures = dict(zip(graph, self._on_workers(name, graph, list(graph))))
+            # Where they are made again, if a worker is lost, does not matter.
+            self.client.sync(self.client.scheduler.set_restrictions, worker=dict.fromkeys(graph))
+            layers = HighLevelGraph.from_collections(name, futures, [])
+        result = da.Array(layers, name, like.chunks, meta=like._meta, dtype=like.dtype)
+        return result.persist() if self.client is None else result
+
+    def _whole(self, name: str, graph: dict) -> HighLevelGraph:
         """The graph, with all that it depends on."""
         return HighLevelGraph.from_collections(name, {**self.futures, **self.common, **graph}, [])
 
-    def preferences(self) -> Any:
-        """A context for computing: tasks run on the workers that were chosen for them, while these are there."""
-        if self.client is None:
-            return nullcontext()
-        return dask.annotate(workers=self.places.__getitem__, allow_other_workers=True)
+    def _on_workers(self, name: str, graph: dict, keys: list[Key]) -> list[Any]:
+        """Futures of the keys, when all are there, or have failed.
 
-    def compute(self, name: str, graph: dict, keys: list[Key]) -> list[Any]:
-        """The values of the keys, now."""
-        with self.preferences():
-            return list(compute_as_if_collection(da.Array, self.layers(name, graph), keys))
+        A task whose worker is lost while there is no other waits for that one only (Dask forgets that others were
+        allowed, when they come): then all starts again without preferences.
+        """
+        from distributed import wait
+
+        submit = partial(self.client.get, self._whole(name, graph), keys, sync=False)
+        with dask.annotate(workers=self.places.__getitem__, allow_other_workers=True):
+            futures = submit()
+        idle = 0
+        while idle < IDLE:
+            try:
+                wait(futures, timeout=PATIENCE)
+                return futures
+            except TimeoutError:
+                waits = self.client.nthreads() and not any(self.client.processing().values())
+                idle = idle + 1 if waits else 0
+        self.client.cancel(futures, force=True)
+        time.sleep(PATIENCE)  # the scheduler's notice of that must not come when there are new futures of these keys
+        futures = submit()
+        wait(futures)
+        return futures
 
 
 def merge_in_order(

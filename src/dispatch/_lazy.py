@@ -130,9 +130,7 @@ def _of_row(block_of: Callable, dtype: np.dtype, blocks: list[Any], arrays: list
 def persist(x: da.Array) -> da.Array:
     """The same array with its chunks in memory: on a cluster in that of the workers, neighbours on one of them."""
     over, graph, name = _each_chunk(x)
-    layers = over.layers(name, graph)
-    with over.preferences():
-        return da.Array(layers, name, x.chunks, meta=x._meta, dtype=x.dtype).persist()
+    return over.persist(name, graph, x)
 
 
 def in_memory(x: da.Array) -> list[Any]:
