@@ -206,16 +206,18 @@ def _workers(job: Job, count: int) -> Iterator[Any]:
     """Processes on this machine, which share the threads and the memory."""
     import logging
 
+    import dask
     from distributed import Client, LocalCluster
 
     threads = max(1, (job.threads or get_config()["threads"]) // count)
     memory = _of_each(job) or "auto"
-    with _interrupts_held_back():
+    # Neighbouring blocks are on one worker: to take some from it would move what they are made of.
+    with _interrupts_held_back(), dask.config.set({"distributed.scheduler.work-stealing": False}):
         cluster = LocalCluster(
             n_workers=count,
             threads_per_worker=threads,
             memory_limit=memory,
-            dashboard_address=None,
+            dashboard_address=":0",
             silence_logs=logging.CRITICAL,
         )
     with cluster, Client(cluster) as client:
