@@ -16,7 +16,7 @@ from ._inputs import assemble, check_dtype, narrow, native_dtype
 from ._select import take
 
 # Values are narrowed so many at a time: they stay in the cache.
-STEP = 1 << 18
+STEP = 1 << 16
 # Of a narrow block, so many values are wide at a time; and so many partial results wait to be merged.
 WIDE, MERGED = 1 << 21, 8
 # Of values that do not fit, there may be one in so many.
