@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -73,7 +74,9 @@ def write(
     adata = anndata.AnnData(x, obs=names[0], var=names[1])
     unfinished = path.with_name(f"unfinished-{path.name}")
     if path.suffix == ".zarr":
-        adata.write_zarr(unfinished)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about defaults of later versions
+            adata.write_zarr(unfinished)
     else:
         adata.write_h5ad(unfinished, compression=compression)
     unfinished.rename(path)
