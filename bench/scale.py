@@ -181,7 +181,7 @@ def _recipe(path: Path, memory: str | None = None) -> dict[str, Any]:
         "steps": {step: after - at for (step, at), (_, after) in itertools.pairwise(times)},
         "values": rows.data.length,
         "n_bytes": traffic.n_bytes - before[0],
-        "passes": (traffic.n_values - before[1]) / max(2 * rows.data.length, 1),
+        "passes": (traffic.n_values - before[1]) / max(rows.data.length, 1),
         "keeps": how.keeps,
         "planned_peak": how.peak,
         "shares": adata.uns["pca"]["variance_ratio"].tolist(),
