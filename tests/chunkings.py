@@ -12,11 +12,11 @@ import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
-import dask
 import numpy as np
 import scipy.linalg
 
 import csraxis as cx
+from dask_calls import dask
 
 # What must be the same to the bit for any chunks, and what to a relative error or an angle.
 SAME = ("totals", "count mean", "count variance", "chosen genes")

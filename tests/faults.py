@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import dask
 import numpy as np
 import scipy.sparse as sp
 
 import csraxis as cx
+from dask_calls import dask
 
 CHUNK_ROWS, OPTIONS = 250, {"n_top_genes": 300, "n_comps": 20}
 
