@@ -10,7 +10,6 @@ import importlib.util
 import itertools
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -102,10 +101,12 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     """In the process of its own."""
     import dask
 
+    from csraxis.cli._report import peak_memory
+
     ways = {READER: _read, OURS: _recipe, BOUNDED: partial(_recipe, memory=job["memory"]), SCANPY: _scanpy}
     with dask.config.set(scheduler="threads", num_workers=job["threads"]):
         result = ways[job["way"]](Path(job["path"]))
-    return {**result, "peak": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+    return {**result, "peak": peak_memory()}
 
 
 def _lazy(path: Path) -> Any:

@@ -30,7 +30,7 @@ def test_a_tiny_run(tmp_path, monkeypatch, capsys):
     own = next(r for r in found["records"] if r["way"] == scale.OURS)
     assert own["keeps"] == "counts"
     assert own["n_bytes"] > 0
-    assert 0 < own["passes"] < 2
+    assert own["passes"] >= 1
     assert sum(own["steps"].values()) == pytest.approx(own["seconds"])
     assert (tmp_path / "scale.png").stat().st_size > 1000
     assert "Nanoseconds a stored value" in (tmp_path / "scale.md").read_text()

@@ -1,5 +1,6 @@
 """Matrices on disk: every way to store them, the narrow form, the plan for so much memory, and what is damaged."""
 
+import gzip
 import pickle
 import threading
 import warnings
@@ -135,6 +136,60 @@ def test_pieces_are_decoded_once_in_a_pass(tmp_path):
             read(*block)
         assert _flat.traffic.n_values - before == x.nnz
     assert not rows.data.tails
+
+
+@pytest.mark.parametrize("how", [how for how in FORMATS if how not in ("h5ad-lzf", "zarr3-crc")])
+def test_each_piece_is_read_once(tmp_path, how):
+    x = counts()
+    rows = rows_of(store(tmp_path, how, x, piece=500))
+    before = _flat.traffic.n_bytes
+    rows.read(0, N)
+    read, stored = _flat.traffic.n_bytes - before, rows.data.n_bytes + rows.indices.n_bytes
+    assert 0.4 * stored < read < 1.2 * stored + 8 * (N + 1)
+
+
+def test_pieces_that_are_written_again(tmp_path):
+    x = counts()
+    path = store(tmp_path, "zarr3", x, piece=64)
+    edges = _rows.edges_of(rows_of(path), 200)
+    for block in pairwise(edges[::2]):  # so that ends of pieces are remembered
+        rows_of(path).read(*block)
+    rows_of(path).read(0, edges[1])
+    zarr.open_group(str(path), mode="r+")["X/data"][:] = x.data[::-1].copy()
+    again = sp.csr_matrix((x.data[::-1].copy(), x.indices, x.indptr), x.shape)
+    rows = rows_of(path)
+    for start, stop in pairwise(edges):
+        equal_bits(rows.read(start, stop), again[start:stop])
+
+
+@pytest.mark.parametrize("missing", [1, 2, 63])
+def test_a_piece_with_fewer_values(tmp_path, missing):
+    x = counts()
+    path = store(tmp_path, "zarr3-gzip", x, piece=64)
+    (path / "X" / "data" / "c" / "1").write_bytes(gzip.compress(x.data[64 : 128 - missing].tobytes()))
+    with pytest.raises(OSError, match=r"X/data\[64:128\] cannot be read"):
+        rows_of(path).read(0, N)
+    path = store(tmp_path, "zarr3", x, piece=64)
+    (path / "X" / "data" / "c" / "1").write_bytes(zstd(x.data[64 : 128 - missing]))
+    with pytest.raises(OSError, match=r"X/data\[64:128\] cannot be read"):
+        rows_of(path).read(0, N)
+
+
+def zstd(values):
+    numcodecs = pytest.importorskip("numcodecs")
+    return numcodecs.zstd.Zstd().encode(values)
+
+
+@pytest.mark.parametrize("shape", [(50, 20), (0, 20), (50, 0)])
+def test_nothing_is_stored(tmp_path, shape):
+    """Of arrays that are all zero zarr writes nothing."""
+    path = tmp_path / "x.zarr"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ad.AnnData(sp.csr_matrix(shape, dtype=np.float32)).write_zarr(path)
+    x = cx.pp.open(path).X
+    assert x.shape == shape
+    assert x.compute().nnz == 0
 
 
 def test_a_piece_larger_than_a_block(tmp_path):
@@ -370,7 +425,7 @@ def test_plan(tmp_path):
 
 
 def room(memory, threads=2, processes=1):
-    return _plan.Room(memory, 12 << 30, processes, threads, 300 << 20)
+    return _plan.Room(memory, 12 << 30, processes, threads, 300 << 20, processes > 1)
 
 
 class Large(_rows.Rows):

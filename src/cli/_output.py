@@ -67,7 +67,7 @@ def _aside(path: Path) -> Iterator[None]:
     except BaseException:
         old.rename(path)
         raise
-    shutil.rmtree(old)
+    _remove(old)
 
 
 class Forgiving(io.FileIO):
@@ -88,6 +88,13 @@ class Forgiving(io.FileIO):
             while left and self._error is None:
                 left = left[super().write(left) :]
         return size
+
+    def readinto(self, buffer: Any) -> int:
+        """All of it: zeros for what is not there because it could not be written."""
+        whole = memoryview(buffer).cast("B")
+        n = super().readinto(whole) or 0
+        whole[n:] = bytes(len(whole) - n)
+        return len(whole)
 
     def truncate(self, size: int | None = None) -> int:
         """To this size, unless something went wrong."""

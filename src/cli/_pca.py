@@ -69,10 +69,11 @@ def run(job: Job) -> list[tuple[str, str]]:
         _load()
         before = usage()
         _check_memory(job, source, report)
+        # The first to be entered is the last to get its name.
+        picture = stack.enter_context(_told(job.plot, replaced(job.plot, overwrite=True))) if job.plot else None
         temporary = stack.enter_context(
             _told(job.output, replaced(job.output, overwrite=job.overwrite, folder=job.output.suffix == ".zarr"))
         )
-        picture = stack.enter_context(_told(job.plot, replaced(job.plot, overwrite=True))) if job.plot else None
         cluster = stack.enter_context(_compute_on(job, source, report))
         report.progress("opening")
         with _failing(source.path), _without_warnings():
@@ -80,6 +81,8 @@ def run(job: Job) -> list[tuple[str, str]]:
         x = _check_matrix(job, adata)
         _check_space(job, adata)
         plan = _plan(job, x, report)
+        if plan is None and job.memory and not source.held():
+            report.note("--memory has no effect, as features of other types than genes are left out")
         _recipe(job, adata, plan, report)
         report.progress("writing")
         with _failing(job.output), _without_warnings():
@@ -91,7 +94,8 @@ def run(job: Job) -> list[tuple[str, str]]:
             with _failing(job.plot):
                 draw(adata, job.input.name, job.recipe["key_added"], picture, job.plot.suffix[1:])
         workers = list(cluster.run(usage).values()) if cluster is not None else []
-    return _summary(job, source, adata, plan, report, before, workers)
+        size, n_stored = _size(source.path), source.n_stored(job.recipe["layer"])  # while an error undoes all
+    return _summary(job, size, n_stored, adata, plan, report, before, workers)
 
 
 # Before anything is read
@@ -353,7 +357,8 @@ def _write(job: Job, adata: Any, path: Path) -> None:
 
 def _summary(
     job: Job,
-    source: Source,
+    size: int,
+    n_stored: int,
     adata: Any,
     plan: Plan | None,
     report: Report,
@@ -367,7 +372,7 @@ def _summary(
     lines = [
         ("cells", f"{adata.n_obs:,}"),
         ("genes", f"{adata.n_vars:,}, {int(adata.var['highly_variable'].sum()):,} chosen"),
-        ("stored values", f"{source.n_stored(job.recipe['layer']):,}"),
+        ("stored values", f"{n_stored:,}"),
         ("components", f"{adata.obsm[job.recipe['key_added'] or 'X_pca'].shape[1]}"),
         ("time", duration(sum(report.seconds.values()))),
         *((f"  {step}", duration(seconds)) for step, seconds in report.seconds.items()),
@@ -376,7 +381,7 @@ def _summary(
     if now.read is not None and before.read is not None:
         read = now.read - before.read + sum(worker.read or 0 for worker in workers)
         passes = f"{plan.passes} pass{'es' * (plan.passes > 1)} over the counts, " if plan is not None else ""
-        lines.append(("read", passes + f"{amount(read)}; the input has {amount(_size(source.path))}"))
+        lines.append(("read", passes + f"{amount(read)}; the input has {amount(size)}"))
     lines.append(("result", str(job.output)))
     return [*lines, ("picture", str(job.plot))] if job.plot else lines
 

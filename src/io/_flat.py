@@ -27,6 +27,9 @@ TAILS, LONGEST_TAIL = 64, 1 << 17
 # Up to so many bytes, a thread decodes all pieces into the same memory: new memory for each costs half of zstd's time.
 LARGEST_SCRATCH, MARK = 1 << 26, np.frombuffer(b"no piece", np.uint8)
 
+# Of a sparse matrix hardly any piece is all zero.
+MISSING = "lost, or all zero, which zarr does not write and csraxis cannot tell from that"
+
 _thread = threading.local()
 
 # Bytes to bytes, in memory that is given or of their own.
@@ -128,10 +131,13 @@ class Flat(NamedTuple):
         out = scratch(self.piece * self.dtype.itemsize)
         if out is None:
             return load(number, None)
-        out[-len(MARK) :] = MARK[-len(out) :]
-        decoded = load(number, out)
+        last = slice(-min(len(MARK), self.dtype.itemsize), None)
+        out[last] = MARK[last]
+        decoded = np.frombuffer(load(number, out), np.uint8)
+        if not np.may_share_memory(decoded, out):  # some codecs have memory of their own
+            return decoded
         # Fewer bytes than there is room for would leave those of another piece.
-        return load(number, None) if (out[-len(MARK) :] == MARK[-len(out) :]).all() else decoded
+        return load(number, None) if (out[last] == MARK[last]).all() else decoded
 
     def _damaged(self, lo: int, hi: int, error: Exception) -> OSError:
         return OSError(f"{self.path}: {self.name}[{lo}:{hi}] cannot be read: {error}")
@@ -157,6 +163,11 @@ def flat(path: Path, name: str) -> Flat:
     return _flat(path, name, (stat.st_mtime_ns, stat.st_size, stat.st_ino))
 
 
+def forget() -> None:
+    """Nothing that is known of files is used any more: pieces of zarr may change without a trace in its metadata."""
+    _flat.cache_clear()
+
+
 @lru_cache(32)
 def _flat(path: Path, name: str, stamp: Stamp) -> Flat:
     return _of_zarr(path, name, stamp) if path.is_dir() else _of_hdf5(path, name, stamp)
@@ -170,9 +181,12 @@ def _of_hdf5(path: Path, name: str, stamp: Stamp) -> Flat:
                 array.id.chunk_iter(places.append)
             properties = array.id.get_create_plist()
             filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
-            dtype, length, start = array.dtype, array.shape[0], array.id.get_offset()
+            dtype, length, start = array.dtype, array.size, array.id.get_offset()
             piece = array.chunks[0] if array.chunks else OWN_PIECE
-            plain = not (array.file.userblock_size or array.is_virtual or array.external)
+            if array.ndim != 1:
+                raise KeyError(f"it must be 1-D, got shape {array.shape}")
+            there = bool(places) or start is not None or not length
+            plain = there and not (array.file.userblock_size or array.is_virtual or array.external)
             n_bytes = array.id.get_storage_size()
     except (OSError, RuntimeError, KeyError) as error:
         raise OSError(f"{path}: {name} cannot be read: {error}") from error
@@ -262,15 +276,19 @@ def _zarr_3(about: dict[str, Any], folder: Path, dtype: np.dtype) -> tuple[np.dt
     (whole,), (part,) = about["chunk_grid"]["configuration"]["chunk_shape"], shard["chunk_shape"]
     if index[:1] != ["bytes"] or index[1:] not in ([], ["crc32c"]):
         return dtype, None
+    if shard["index_codecs"][0].get("configuration", {}).get("endian") == "big":
+        return dtype, None
     size = 16 * (whole // part) + 4 * (len(index) - 1)
     at_end = shard.get("index_location", "end") == "end"
     return dtype, partial(_load_from_shard, prefix, decode, whole // part, size, at_end)
 
 
 def _load_file(prefix: str, decode: Decode, number: int, out: Any) -> Any:
-    # A piece that is all zero need not be there. Of a sparse matrix none is, so it was lost.
-    with open(f"{prefix}{number}", "rb", buffering=0) as file:
-        raw = file.read()
+    try:
+        with open(f"{prefix}{number}", "rb", buffering=0) as file:
+            raw = file.read()
+    except FileNotFoundError as error:
+        raise ValueError(f"{error.filename} is missing: {MISSING}") from error
     traffic.add(len(raw), 0)
     return decode(raw, out)
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _stores
+from ._flat import MISSING
 from ._rows import edges_of, rows_of
 
 MATRICES = ("matrix.mtx", "matrix.mtx.gz")
@@ -96,7 +97,7 @@ def _check_complete(path: Path, stored: Any) -> None:
         array = stored[name]
         missing = array.nchunks - array.nchunks_initialized if hasattr(array, "nchunks_initialized") else 0
         if missing:
-            raise ValueError(f"{path}: {missing} of the {array.nchunks} chunks of {array.path} are missing")
+            raise ValueError(f"{path}: {missing} of the {array.nchunks} chunks of {array.path} are missing: {MISSING}")
 
 
 def count_in_anndata(path: Path, layer: str | None = None) -> int:

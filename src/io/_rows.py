@@ -7,10 +7,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from ..dispatch._config import kernels
-from ..dispatch._inputs import assemble, checked_indptr, integers, narrow, native_dtype, read_only
+from ..dispatch._inputs import assemble, check_dtype, checked_indptr, integers, narrow, native_dtype, read_only
 from ..dispatch._narrow import STEP, Narrow, index_dtype, narrow_values
 from ..dispatch._pieces import one_row
-from ._flat import Flat, flat
+from ._flat import Flat, flat, forget
 
 
 class Rows(NamedTuple):
@@ -39,6 +39,8 @@ class Rows(NamedTuple):
         name = f"{self.path}: {self.name}"
         if stored.length != self.shape[0] + 1:
             raise ValueError(f"{name}/indptr must have {self.shape[0] + 1} entries for its shape, got {stored.length}")
+        if self.data.length == 0:  # all zero, which zarr does not write
+            return np.zeros(stop - start + 1, np.int64)
         indptr = integers(stored.values(start, stop + 1), f"{name}/indptr").astype(np.int64)
         if start:  # where it ends is looked at as of the whole
             checked_indptr(np.concatenate([[0], indptr]), stop - start + 1, self.data.length, self.indices.length, name)
@@ -90,8 +92,11 @@ class Others(NamedTuple):
 
 
 def rows_of(path: Path, name: str, shape: tuple[int, int]) -> Rows:
-    """The csr matrix of that name."""
-    return Rows(path.absolute(), name, shape, native_dtype(flat(path.absolute(), f"{name}/data").dtype))
+    """The csr matrix of that name, as it is there now."""
+    forget()
+    dtype = flat(path.absolute(), f"{name}/data").dtype
+    check_dtype(dtype, f"{path}: {name}/data")
+    return Rows(path.absolute(), name, shape, native_dtype(dtype))
 
 
 def edges_of(rows: Rows, n_values: int) -> list[int]:

@@ -115,9 +115,11 @@ class Room(NamedTuple):
     """Of each process."""
     resident: int
     """What a process holds before it begins."""
+    on_cluster: bool
+    """Whose workers use all of their threads."""
 
 
-def _workers() -> tuple[int, int, int, int]:
+def _workers() -> tuple[int, int, int, int, bool]:
     """Of this machine, or the Dask cluster that this process is a client of: as Room has them."""
     import dask
 
@@ -125,9 +127,9 @@ def _workers() -> tuple[int, int, int, int]:
     if client is not None:
         workers = client.scheduler_info(n_workers=-1)["workers"].values() or [{"memory_limit": 0, "nthreads": 1}]
         usual = min(worker["memory_limit"] or machine_memory() // len(workers) for worker in workers) // 2
-        return usual, len(workers), max(worker["nthreads"] for worker in workers), WORKER
+        return usual, len(workers), max(worker["nthreads"] for worker in workers), WORKER, True
     threads = dask.config.get("num_workers", None) or dask.system.CPU_COUNT
-    return machine_memory() // 2, 1, threads, resident_bytes()
+    return machine_memory() // 2, 1, threads, resident_bytes(), False
 
 
 def cluster() -> Any:
@@ -175,13 +177,15 @@ def _of_rows(rows: Rows, room: Room, n_top_genes: int | None, n_passes: int, chu
     else:
         sizes = [max(1, n_values * chunk_rows // max(n, 1))]
     limit = room.usual if room.memory is None else room.memory
-    ways = product(WAYS, range(room.threads, 0, -1), sizes)
+    fewest = room.threads if room.on_cluster else 1
+    ways = product(WAYS, range(room.threads, fewest - 1, -1), sizes)
     keeps, threads, block = next(
         ((keeps, threads, block) for keeps, threads, block in ways if peak(block, threads, keeps) <= limit),
-        (WAYS[-1], 1, sizes[-1]),
+        (WAYS[-1], fewest, sizes[-1]),
     )
     least = peak(block, threads, keeps)
-    _check_room(least, room, rows, "with one block at a time and only the selected genes kept")
+    blocks = "one block" if threads == 1 else f"{threads} blocks"
+    _check_room(least, room, rows, f"with {blocks} at a time and only the selected genes kept")
     edges = edges_of(rows, block) if chunk_rows is None else [0, *range(chunk_rows, n, chunk_rows), n]
     return Plan(rows, edges, keeps, 1 if keeps == "counts" else n_passes, threads, least)
 
@@ -233,8 +237,9 @@ def memory_of(memory: Any) -> int | None:
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?)B?\s*", memory, re.IGNORECASE)
         if match:
             unit = match[2].upper().replace("I", "i")
-            if unit in UNITS and float(match[1]) > 0:
-                return int(float(match[1]) * UNITS[unit])
+            n_bytes = int(float(match[1]) * UNITS.get(unit, 0))
+            if n_bytes > 0:
+                return n_bytes
     raise ValueError(f'memory must be a positive number of bytes or a string such as "4GB", got {memory!r}')
 
 
