@@ -217,8 +217,11 @@ def _signals(came: list[int]) -> Iterator[None]:
 
 
 def leave(status: int) -> None:
-    """End the process. Where it failed without more ado, unless it has workers: threads may be at work on a chunk, and
-    HDF5 may crash when it closes what it could not write."""
+    """End the process.
+
+    Where it failed, without more ado, unless it has workers: threads may be at work on a chunk, and HDF5 may crash when
+    it closes what it could not write.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):  # what was done is done: the status says so
         signal.signal(number, signal.SIG_IGN)
     if status and not any(text.startswith("--workers") for text in sys.argv):
