@@ -194,7 +194,8 @@ BAD = [
     Bad(
         "a chunk of a .zarr missing",
         pca("x.zarr"),
-        "x.zarr: 1 of the 1 chunks of X/indices are missing: lost, or all zero, which zarr does not write and csraxis cannot tell from that",
+        "x.zarr: 1 of the 1 chunks of X/indices are missing: lost, or all zero, which zarr does not write and csraxis "
+        "cannot tell from that",
         without_chunk("x.zarr", "indices", None),
     ),
     Bad(
