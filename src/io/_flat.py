@@ -204,12 +204,17 @@ def _load_from_hdf5(path: Path, where: dict[int, tuple[int, int]], decode: Decod
         raise ValueError("it is not in the file")
     offset, size = where[number]
     with path.open("rb", buffering=0) as file:
-        file.seek(offset)
-        raw = file.read(size)
+        return decode(_part(file, offset, size), out)
+
+
+def _part(file: Any, offset: int, size: int) -> bytes:
+    """So many bytes of a file, counted."""
+    file.seek(offset)
+    raw = file.read(size)
     if len(raw) < size:
         raise ValueError(f"the file ends {size - len(raw)} bytes before its end")
     traffic.add(size, 0)
-    return decode(raw, out)
+    return raw
 
 
 def _hdf5_codec(filters: list[int], dtype: np.dtype) -> Decode | None:
@@ -302,12 +307,7 @@ def _load_from_shard(
         offset, size = np.frombuffer(file.read(index_size), "<u8", 2, 16 * part).tolist()
         if offset == size == 2**64 - 1:
             raise ValueError("it is not in the shard")
-        file.seek(offset)
-        raw = file.read(size)
-    if len(raw) < size:
-        raise ValueError(f"the shard ends {size - len(raw)} bytes before its end")
-    traffic.add(size, 0)
-    return decode(raw, out)
+        return decode(_part(file, offset, size), out)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ cdef extern from *:
     static inline int csraxis_lowest_bit(uint64_t bits) { int n = 0; while (!(bits >> n & 1)) n++; return n; }
     static inline int csraxis_count_bits(uint64_t bits) { int n = 0; for (; bits; bits &= bits - 1) n++; return n; }
     #endif
+    /* One load and one store for a record: adding -0.0 leaves the last number as it is. */
     #if defined(__GNUC__)
     typedef double csraxis_record __attribute__((vector_size(32), aligned(8), may_alias));
     static inline void csraxis_add_to_record(double* record, double d)
@@ -466,7 +467,6 @@ def moments_minor(const value_t[::1] data not None, const index_t[::1] indices n
     cdef const value_t* value
     cdef double* records = &out[0, 0]
     cdef double* record
-    cdef double d
     with nogil:
         for k in range(indptr[start], hi, 64):
             n = min(64, hi - k)
