@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import __main__ as command
 from bench import cases, contestants, generate, measure, report, shapes, verify
+from conftest import LONG
 
 TINY = generate.Parameters(cells=60, genes=40, median_total=30.0, chunk_rows=16)
 BY_NAME = {contestant.name: contestant for contestant in contestants.CONTESTANTS}
@@ -45,6 +46,8 @@ PAIRS = [(case, c) for case in cases.CASES for c in contestants.CONTESTANTS if c
 def test_contestant_is_right_and_timed(case, contestant, tiny):
     for package in case.requires:
         pytest.importorskip(package)
+    if contestant.name == "autozyme" and not LONG:
+        pytest.skip("it compiles for half a minute; HYPOTHESIS_PROFILE=long runs it")
     absent = contestants.absence(contestant)
     if absent:
         assert (contestant.engine or "none") not in os.environ.get("CSRAXIS_REQUIRE_ENGINES", ""), absent
