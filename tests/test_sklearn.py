@@ -87,9 +87,13 @@ def by_hand(model, x, new):
 
 # scikit-learn's checks. Some of their cells sum to less than zero, which NormalizeTotal warns of.
 
+CHECKS = parametrize_with_checks(
+    [NormalizeTotal(), Log1p(), SelectVariableGenes(), Scale(), Scale(zero_center=False), PCA()]
+)
+
 
 @pytest.mark.filterwarnings("ignore:Some cells have zero counts", "ignore:SCIPY_ARRAY_API is not set")
-@parametrize_with_checks([NormalizeTotal(), Log1p(), SelectVariableGenes(), Scale(), Scale(zero_center=False), PCA()])
+@pytest.mark.parametrize(CHECKS.args[0], list(CHECKS.args[1]), **CHECKS.kwargs)  # a generator before scikit-learn 1.8
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 

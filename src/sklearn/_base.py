@@ -21,7 +21,7 @@ class Transformer(TransformerMixin, BaseEstimator):
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _check(self, X: Any, *, fit: bool = False, min_cells: int = 1) -> Any:
+    def _check(self, X: Any, *, fit: bool = False, min_cells: int = 1, finite: bool = True) -> Any:
         """X as csr, csc, ndarray, or as a Dask array, whose values are not looked at.
 
         With `fit` the number and names of its genes are noted; else they must be those noted before.
@@ -29,7 +29,14 @@ class Transformer(TransformerMixin, BaseEstimator):
         if not fit:
             check_is_fitted(self)
         if not is_dask(X):
-            x = validate_data(self, X, reset=fit, accept_sparse=("csr", "csc"), ensure_min_samples=min_cells)
+            x = validate_data(
+                self,
+                X,
+                reset=fit,
+                accept_sparse=("csr", "csc"),
+                ensure_min_samples=min_cells,
+                ensure_all_finite=finite,
+            )
             return container(x, "X")
         x = container(X, "X")
         result_dtype(x.dtype)

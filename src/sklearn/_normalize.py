@@ -208,7 +208,7 @@ class Log1p(OneToOneFeatureMixin, Transformer):
             As `transform`.
         """
         check_base(self.base)
-        x = self._check(X)
+        x = self._check(X, finite=False)  # transform gives -inf and NaN, too
         return expm1(x if self.base is None else multiply(x, float(np.log(self.base))))
 
 
