@@ -345,6 +345,7 @@ def test_scikit_learn_is_absent():
         (Scale(max_value=-1), "max_value must be a positive number or None, got -1"),
         (SelectVariableGenes(flavor="x"), "flavor must be one of 'seurat', .*; got 'x'"),
         (SelectVariableGenes(n_top_genes=0), "n_top_genes must be a positive int or None, got 0"),
+        (SelectVariableGenes(base=-2), "base must be a positive number other than 1, or None; got -2"),
         (PCA(41), "n_components must be an int from 1 to 40, got 41"),
         (PCA(0.9), "n_components must be an int from 1 to 40, got 0.9"),
         (PCA(svd_solver="x"), "svd_solver must be .* got 'x'"),
@@ -401,6 +402,12 @@ def test_wrong_dask_arrays(model):
     model.fit(counts())
     with pytest.raises(ValueError, match=r"X has 39 features, but .* is expecting 40 features"):
         model.transform(da.zeros((5, 39)))
+
+
+def test_anndata_is_refused():
+    anndata = pytest.importorskip("anndata")
+    with pytest.raises(TypeError, match=r"got an AnnData: give its X, or to_df\(\)"):
+        Scale().fit(anndata.AnnData(counts()))
 
 
 def test_scores_of_another_number_of_components():

@@ -8,7 +8,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..dispatch._inputs import container, is_dask
-from ..pp._anndata import result_dtype
+from ..pp._anndata import is_anndata, result_dtype
 
 
 class Transformer(TransformerMixin, BaseEstimator):
@@ -28,6 +28,8 @@ class Transformer(TransformerMixin, BaseEstimator):
         """
         if not fit:
             check_is_fitted(self)
+        if is_anndata(X):
+            raise TypeError("X must be a matrix or a data frame, got an AnnData: give its X, or to_df()")
         if not is_dask(X):
             x = validate_data(
                 self,

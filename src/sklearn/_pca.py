@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from .. import to_dense
 from ..dispatch._components import project
 from ..dispatch._inputs import is_dask
 from ..pp._anndata import result_dtype
@@ -161,7 +162,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, Transformer):
             For another number of components, and numbers that are not real or not finite.
         """
         check_is_fitted(self)
-        x = X if is_dask(X) else check_array(X, input_name="X", estimator=self)
+        x = to_dense(X if is_dask(X) else check_array(X, input_name="X", estimator=self))
         dtype = result_dtype(x.dtype)
         if x.ndim != 2 or x.shape[1] != self.n_components_:
             raise ValueError(f"X must have shape (cells, {self.n_components_}): the scores; got {x.shape}")

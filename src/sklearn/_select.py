@@ -8,6 +8,7 @@ from sklearn.feature_selection import SelectorMixin
 from ..dispatch._inputs import is_dask
 from ..dispatch._select import take
 from ..pp import _hvg
+from ..pp._normalize import check_base
 from ._base import Transformer, check_finite
 
 
@@ -116,6 +117,7 @@ class SelectVariableGenes(SelectorMixin, Transformer):
             self.flavor, self.n_top_genes, self.n_bins, self.span, self.filter_unexpressed_genes, cutoffs
         )
         _hvg.check(options)
+        check_base(self.base)
         x = self._check(X, fit=True, min_cells=2)
         stats = _hvg.statistics(x, None, options, self.base)
         if options.is_v3:
@@ -136,7 +138,7 @@ class SelectVariableGenes(SelectorMixin, Transformer):
         Returns
         -------
         The class and format of X, of shape (cells, chosen genes)
-            In the dtype of X. A new array; lazy for Dask.
+            In the dtype of X. A new array; lazy for Dask. Without columns, where no gene passed the cut-offs.
 
         Raises
         ------
