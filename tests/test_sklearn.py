@@ -225,6 +225,9 @@ def test_options_of_the_selection(flavor):
     if flavor == "seurat_v3":
         with pytest.warns(UserWarning, match="expects raw count data, but non-integers were found"):
             model.fit(x / 3)
+        x[3, 4] = np.nan
+        with pytest.warns(UserWarning, match="non-integers"), pytest.raises(ValueError, match="X contains NaN"):
+            model.fit(lazy(x, "rows"))
 
 
 def test_base_of_the_logarithms():
