@@ -77,6 +77,7 @@ LIBRARIES = {
     "io": {"numpy", "scipy", "dask", "pandas", "anndata", "h5py", "zarr", "numcodecs", "isal"},
     # Where it works on Dask arrays, makes tables, fits curves: the tests above show that its import loads none.
     "pp": {"numpy", "scipy", "dask", "distributed", "pandas", "skmisc"},
+    "sklearn": {"numpy", "sklearn"},
     "cli": {
         "click",
         "rich",
@@ -94,9 +95,10 @@ OWN = {
     "kernels_cy": set(),
     "kernels_nb": set(),
     "dispatch": set(),
-    "": {"dispatch", "pp"},
+    "": {"dispatch", "pp", "sklearn"},
     "io": {"dispatch"},
     "pp": {"dispatch", "io"},
+    "sklearn": {"", "dispatch", "pp"},
     "cli": {"", "io", "pp"},
 }
 

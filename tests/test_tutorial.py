@@ -61,3 +61,10 @@ def test_readme(tmp_path, monkeypatch):
     run("README.md", tmp_path, monkeypatch, adata=adata)
     assert adata.X.nnz == 100
     assert "log1p" in adata.uns
+
+
+@pytest.mark.parametrize("page", ["sklearn", "from-scikit-learn", "from-fast-array-utils"])
+def test_how_to(page, tmp_path, monkeypatch):
+    for package in ("sklearn", "pandas", "dask.array"):
+        pytest.importorskip(package)
+    run(f"docs/{page}.md", tmp_path, monkeypatch)
