@@ -6,7 +6,12 @@ from email import message_from_bytes
 from pathlib import Path
 
 LARGEST = 5_000_000
-NEEDED = {"csraxis/py.typed", "csraxis/kernels_cy/__init__.py", "csraxis/kernels_nb/_kernels.py", "csraxis/pp/__init__.py"}
+NEEDED = {
+    "csraxis/py.typed",
+    "csraxis/kernels_cy/__init__.py",
+    "csraxis/kernels_nb/_kernels.py",
+    "csraxis/pp/__init__.py",
+}
 SOURCES = (".c", ".pyx", ".pxi", ".npz")
 LIBRARIES = (".so", ".pyd")
 # One thread pool for both engines: no run-time library of OpenMP (GNU's, LLVM's, Intel's, Microsoft's).
