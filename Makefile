@@ -1,7 +1,7 @@
 # make demo    a virtual environment, csraxis with its compiled kernels; the single-cell chain on the embedded cells, with
 #              a file and a picture in demo/, and the kernels compared with their peers
 # make test    the same environment, and the whole suite with both engines required
-# make lint    ruff, cython-lint, mypy
+# make lint    ruff, cython-lint, mypy, workflows
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -21,6 +21,7 @@ lint: $(VENV)/linted
 	$(BIN)/ruff format --check .
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/cython-lint src/kernels_cy
 	$(BIN)/mypy src
+	PATH="$(abspath $(BIN)):$$PATH" .ci/lint_github
 
 # Built again when the sources of the compiled kernels, or what they are built with, have changed.
 $(VENV)/installed: pyproject.toml setup.py $(wildcard src/kernels_cy/*.p*)

@@ -3,6 +3,7 @@
 import ast
 import os
 import sys
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,6 +62,14 @@ def test_compiled_engine_does_not_load_numba():
         "assert abs(cx.sum(cx.normalize(x, target_sum=1e4), axis=1) - 1e4).max() < 1e-6\n"
     )
     assert run(script + LOADED, options=["-W", "error"]) == ""
+
+
+def test_versions_agree():
+    root = Path(__file__).parent.parent
+    assert tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"] == cx.__version__
+    citation = root / "CITATION.cff"
+    if citation.exists():
+        assert f"\nversion: {cx.__version__}\n" in citation.read_text()
 
 
 def test_package_is_loaded_under_one_name():
