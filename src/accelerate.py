@@ -323,7 +323,7 @@ def _axis_mul_or_truediv(original: Callable[..., Any]) -> Callable[..., Any]:
         good = _takes(x, dense=False) and x.dtype.kind == "f" and op in (mul, truediv) and axis in (0, 1)
         good = good and isinstance(scaling_array, np.ndarray) and scaling_array.dtype.kind in "biuf"
         if good and out is not None:
-            good = out is x and (skip_zeros or is_linear(scaling_array, divide))
+            good = out is x and not is_dask(x) and (skip_zeros or is_linear(scaling_array, divide))
         if not good:
             return original(x, scaling_array, axis, op, allow_divide_by_zero=allow_divide_by_zero, out=out)
         return axis_scale(
