@@ -271,12 +271,12 @@ def test_what_csraxis_does_not_take_goes_to_scanpy(sc, tmp_path):
     assert adata.obsm["X_pca"].shape == (80, 3)
 
 
-@pytest.mark.parametrize("kind", [np.asarray, sp.csr_array, sp.csc_matrix, "dask"])
+@pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix, sp.csc_matrix, "dask"])
 def test_axis_scale_of_scanpy(sc, kind):
     utils = sys.modules["scanpy._utils"]
     x = counts(sp.csr_array, "float64")
     if kind == "dask":
-        x = pytest.importorskip("dask.array").from_array(x.toarray(), chunks=(30, 60)).map_blocks(sp.csr_array)
+        x = pytest.importorskip("dask.array").from_array(x.toarray(), chunks=(30, 60)).map_blocks(sp.csr_matrix)
     else:
         x = kind(x.toarray())
 
