@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .dispatch import axis_scale, max, mean_var, min, sum
-from .dispatch._inputs import check_dtype, is_dask, is_sparse
+from .dispatch._inputs import check_all_indices, check_dtype, compressed, is_dask, is_sparse
 from .dispatch._reductions import mean_var_in_float64
 from .dispatch._scaling import is_linear
 
@@ -254,18 +254,23 @@ def _step(original: Callable[..., Any], ours: Callable[..., Any], arrays: bool) 
             given = signature.bind(*args, **kwargs).arguments
         except TypeError:  # old ways to call it, which scanpy knows
             return original(*args, **kwargs)
-        if not _takes_arguments(arrays, **given):
+        if not _takes(_matrix(arrays, **given)):
             return original(*args, **kwargs)
-        del given  # it refers to the matrix
         try:
             return ours(*args, **kwargs)
         except NotImplementedError:
-            return original(*args, **kwargs)
+            pass
+        except (TypeError, ValueError):
+            # What csraxis refuses, having changed nothing, scanpy may take, or refuse in its own words. But where the
+            # matrix is malformed, or genes are too few for a local regression, it may crash the process.
+            if original.__name__ == "highly_variable_genes" or not _is_sound(_matrix(arrays, **given)):
+                raise
+        return original(*args, **kwargs)
 
     return step
 
 
-def _takes_arguments(
+def _matrix(
     arrays: bool,
     adata: Any = None,
     data: Any = None,
@@ -273,21 +278,39 @@ def _takes_arguments(
     obsm: str | None = None,
     use_raw: bool = False,
     svd_solver: str | None = None,
+    zero_center: bool = True,
+    mask_obs: Any = None,
     **_: Any,
-) -> bool:
-    """Whether the matrix that they name is one for csraxis."""
+) -> Any:
+    """The matrix that these arguments of a step name; None where they are scanpy's affair."""
     from .pp._anndata import is_anndata
-    from .pp._pca import SOLVERS
 
     data = adata if data is None else data
-    if svd_solver not in SOLVERS:
-        return False
-    if not is_anndata(data):
-        return arrays and _takes(data)
-    if layer is not None or obsm is not None:
-        place, key = (data.layers, layer) if obsm is None else (data.obsm, obsm)
-        return key in place and _takes(place[key])
-    return _takes(data.X) if not use_raw else data.raw is not None and _takes(data.raw.X)
+    if is_anndata(data):
+        if use_raw:
+            x = None if data.raw is None else data.raw.X
+        elif layer is not None or obsm is not None:
+            place, key = (data.layers, layer) if obsm is None else (data.obsm, obsm)
+            x = place.get(key)
+        else:
+            x = data.X
+    else:
+        x = data if arrays and not isinstance(mask_obs, str) else None
+    if is_dask(x):
+        solvers: tuple[str | None, ...] = (None, "covariance_eigh") if zero_center else (None,)
+    else:
+        solvers = (None, "arpack", "covariance_eigh") if zero_center else (None, "arpack")
+    return x if svd_solver in solvers else None  # another one is asked for as such, or ignored with a warning
+
+
+def _is_sound(x: Any) -> bool:
+    """Whether a matrix in memory is well-formed; of Dask's chunks nobody knows."""
+    if is_sparse(x):
+        try:
+            check_all_indices(compressed(x))
+        except ValueError:
+            return False
+    return not is_dask(x)
 
 
 def _in_place(ours: Callable[..., Any]) -> Callable[..., Any]:
