@@ -11,6 +11,7 @@ NEEDED = {
     "csraxis/kernels_cy/__init__.py",
     "csraxis/kernels_nb/_kernels.py",
     "csraxis/pp/__init__.py",
+    "csraxis/sklearn/__init__.py",
 }
 SOURCES = (".c", ".pyx", ".pxi", ".npz")
 LIBRARIES = (".so", ".pyd")

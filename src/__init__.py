@@ -14,12 +14,13 @@ Array functions, with the signatures of the array API standard:
 They take NumPy arrays, SciPy sparse arrays and matrices (csr and csc as they are, others converted), Dask arrays of
 these, and anndata's sparse datasets on disk. Arrays of other libraries (JAX, PyTorch, ...) go to their own namespace.
 
-`cx.pp` has the single-cell steps with scanpy's names, on AnnData and arrays. `cx.config`, `set_config`, `get_config`
-and `show_config` choose and show the engine (compiled or Numba) and the number of threads. `cx.accelerate` runs
-scanpy's and scikit-learn's own functions on csraxis, `cx.restore` undoes that.
+`cx.pp` has the single-cell steps with scanpy's names, on AnnData and arrays; `cx.sklearn` has some of them as
+scikit-learn estimators. `cx.config`, `set_config`, `get_config` and `show_config` choose and show the engine (compiled
+or Numba) and the number of threads. `cx.accelerate` runs scanpy's and scikit-learn's own functions on csraxis,
+`cx.restore` undoes that.
 
 Layers, each importing only those before it: `kernels_cy` and `kernels_nb` (the loops, twice), `dispatch`, this face,
-`io`, `pp`, `cli` (the command `csraxis`).
+`io`, `pp`, `sklearn`, `cli` (the command `csraxis`).
 """
 
 from importlib import import_module
@@ -59,6 +60,7 @@ from .dispatch import (
 
 if TYPE_CHECKING:
     from . import pp
+    from . import sklearn as sklearn
 
 __version__ = "0.1.0"
 
@@ -98,11 +100,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`pp` is loaded at its first use."""
-    if name == "pp":
-        return import_module(".pp", __name__)
+    """`pp` and `sklearn` are loaded at their first use."""
+    if name in ("pp", "sklearn"):
+        return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), "pp"])
+    return sorted([*globals(), "pp", "sklearn"])

@@ -315,11 +315,13 @@ def test_the_recipe_on_dense_rows(dtype, order, zero_center, max_value):
 def test_many_blocks(monkeypatch, cls):
     x = matrix()
     whole = components(cls(x), 5, centre=True, method="covariance", seed=0)
-    expected = project(cls(x), whole, np.dtype("f8"))
+    expected = project(cls(x), whole.axes, whole.mean, np.dtype("f8"))
     monkeypatch.setattr(_backed, "BLOCK_VALUES", 30)
     found = components(cls(x), 5, centre=True, method="covariance", seed=0)
     np.testing.assert_allclose(found.singular_values, whole.singular_values, rtol=1e-10)
-    np.testing.assert_allclose(project(cls(x), whole, np.dtype("f8")), expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(
+        project(cls(x), whole.axes, whole.mean, np.dtype("f8")), expected, rtol=1e-12, atol=1e-12
+    )
     (rows,) = fold(cls(x), with_places, np.concatenate, rows=[np.arange(120)], whole=True)
     np.testing.assert_array_equal(rows, np.column_stack((np.arange(120), x)))
 

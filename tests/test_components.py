@@ -72,7 +72,7 @@ def test_as_by_singular_value_decomposition(monkeypatch, cls, dense_from, centre
     blocks = method == "blocks"
     assert (found.residual > 0) == blocks
     assert_right(found, x, 6, centre, rtol=1e-6 if blocks else 1e-9, angle=1e-3 if blocks else 1e-6)
-    scores = project(cls(x), found, np.dtype(float))
+    scores = project(cls(x), found.axes, found.mean, np.dtype(float))
     expected = (x - (x.mean(axis=0) if centre else 0)) @ found.axes.T
     np.testing.assert_allclose(scores, expected, atol=1e-10)
 
@@ -249,9 +249,9 @@ def test_singular_values_do_not_depend_on_the_chunks(monkeypatch, dense_from, me
     found = components(lazy(x, kind, chunks), 6, centre=centre, method=method, seed=0)
     np.testing.assert_allclose(found.singular_values, whole.singular_values, rtol=1e-9)
     np.testing.assert_allclose(found.axes, whole.axes, atol=1e-6)
-    scores = project(lazy(x, kind, chunks), found, np.dtype("f4"))
+    scores = project(lazy(x, kind, chunks), found.axes, found.mean, np.dtype("f4"))
     assert (scores.dtype, scores.shape, scores.chunks[1]) == (np.dtype("f4"), (120, 6), (6,))
-    np.testing.assert_allclose(scores.compute(), project(x, whole, np.dtype("f4")), atol=1e-5)
+    np.testing.assert_allclose(scores.compute(), project(x, whole.axes, whole.mean, np.dtype("f4")), atol=1e-5)
 
 
 def test_what_dask_ml_takes():

@@ -87,6 +87,7 @@ LIBRARIES = {
     "io": {"numpy", "scipy", "dask", "pandas", "anndata", "h5py", "zarr", "numcodecs", "isal"},
     # Where it works on Dask arrays, makes tables, fits curves: the tests above show that its import loads none.
     "pp": {"numpy", "scipy", "dask", "distributed", "pandas", "skmisc"},
+    "sklearn": {"numpy", "sklearn"},
     "cli": {
         "click",
         "rich",
@@ -104,10 +105,11 @@ OWN = {
     "kernels_cy": set(),
     "kernels_nb": set(),
     "dispatch": set(),
-    "": {"dispatch", "pp", "accelerate"},
+    "": {"dispatch", "pp", "sklearn", "accelerate"},
     "accelerate.py": {"dispatch", "pp"},
     "io": {"dispatch"},
     "pp": {"dispatch", "io"},
+    "sklearn": {"", "dispatch", "pp"},
     "cli": {"", "io", "pp"},
 }
 

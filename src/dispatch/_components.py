@@ -79,21 +79,21 @@ def components(x: Any, k: int, *, centre: bool, method: str, seed: Any) -> Compo
     return found._replace(axes=found.axes * signs[:, None])
 
 
-def project(x: Any, found: Components, dtype: np.dtype) -> Any:
-    """The scores of each row: shape (n, k), in `dtype`; lazy for Dask."""
-    k, axes = len(found.axes), found.axes.T.copy()
+def project(x: Any, axes: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> Any:
+    """The scores of each row minus the mean along k axes: shape (n, k), in `dtype`; lazy for Dask."""
+    k, axes = len(axes), axes.T.copy()
     if is_dask(x):
         from . import _lazy
 
-        return _lazy.map_rows(partial(_scores, dtype=dtype), "scores", x, k, dtype, [axes, found.mean])
+        return _lazy.map_rows(partial(_scores, dtype=dtype), "scores", x, k, dtype, [axes, mean])
     out = np.empty((x.shape[0], k), dtype)
-    fold(x, _write_scores, lambda parts: None, rows=[out], shared=[axes, found.mean], whole=True)
+    fold(x, _write_scores, lambda parts: None, rows=[out], shared=[axes, mean], whole=True)
     return out
 
 
-def project_now(x: Any, found: Components, dtype: np.dtype) -> np.ndarray:
+def project_now(x: Any, axes: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The same, computed now."""
-    scores = project(x, found, dtype)
+    scores = project(x, axes, mean, dtype)
     if not is_dask(scores):
         return scores
     from . import _lazy

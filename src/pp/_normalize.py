@@ -132,7 +132,7 @@ def normalize_log1p(
     array([[1.415, 0.   , 1.881],
            [0.   , 0.   , 2.004]], dtype=float32)
     """
-    _check_base(base)
+    check_base(base)
     return _normalize(adata, target_sum, None, True, base, key_added, layer, None, inplace, copy)
 
 
@@ -187,7 +187,7 @@ def log1p(
     >>> cx.pp.log1p(sp.csr_matrix([[1, 0, 3]]), base=2).toarray()
     array([[1., 0., 2.]], dtype=float32)
     """
-    _check_base(base)
+    check_base(base)
     if not is_anndata(data):
         only_for_anndata(chunked=chunked, chunk_size=chunk_size, layer=layer, obsm=obsm)
         return _logged(container(data, "data"), base)
@@ -393,7 +393,8 @@ def check_fraction(max_fraction: float) -> None:
         raise ValueError(f"max_fraction must be between 0 and 1, got {max_fraction!r}")
 
 
-def _check_base(base: Any) -> None:
+def check_base(base: Any) -> None:
+    """ValueError unless the base is None, or a positive number other than 1."""
     if base is None:
         return
     if not isinstance(base, Real | np.number) or isinstance(base, bool) or not 0 < float(base) < np.inf or base == 1:

@@ -122,7 +122,7 @@ def pca(
         mask = None if mask_var is _UNSET or mask_var is None else check_mask(x, mask_var, 1, "mask_var")
         x = x if mask is None else take(x, mask, axis=1)
         found = decompose(x, n_comps, zero_center, method, random_state)
-        scores = project(x, found, dtype)
+        scores = project(x, found.axes, found.mean, dtype)
         return (scores, found.axes, ratio(found), found.variance) if return_info else scores
     if chunked and (layer is not None or obsm is not None):
         raise NotImplementedError("Cannot use `layer`/`obsm` and `chunked` at the same time.")
@@ -135,7 +135,7 @@ def pca(
     is_default = isinstance(name, str) and name == "highly_variable"
     params = {"zero_center": zero_center, "use_highly_variable": is_default, "mask_var": name}
     params |= {key: value for key, value in (("layer", layer), ("obsm", obsm)) if value is not None}
-    write(data, project(x, found, dtype), found, params, mask, key_added, in_uns=obsm is not None)
+    write(data, project(x, found.axes, found.mean, dtype), found, params, mask, key_added, in_uns=obsm is not None)
     return data if copy else None
 
 
@@ -146,10 +146,10 @@ def check_solver(svd_solver: str | None) -> str:
     return SOLVERS[svd_solver]
 
 
-def check_number(n_comps: Any, limit: int) -> None:
+def check_number(n_comps: Any, limit: int, name: str = "n_comps") -> None:
     """ValueError unless there can be so many components."""
     if not isinstance(n_comps, int | np.integer) or isinstance(n_comps, bool) or not 1 <= n_comps <= limit:
-        raise ValueError(f"n_comps must be an int from 1 to {limit}, got {n_comps!r}")
+        raise ValueError(f"{name} must be an int from 1 to {limit}, got {n_comps!r}")
 
 
 def check_seed(random_state: Any) -> None:
@@ -164,8 +164,10 @@ def ratio(found: Components) -> np.ndarray:
         return found.variance / found.total_variance
 
 
-def decompose(x: Any, n_comps: int | None, zero_center: bool, method: str, random_state: Any) -> Components:
-    """The components, after a look at the arguments."""
+def decompose(
+    x: Any, n_comps: int | None, zero_center: bool, method: str, random_state: Any, name: str = "n_comps"
+) -> Components:
+    """The components, after a look at the arguments; `name` is what their number is called there."""
     if x.ndim != 2:
         raise ValueError(f"the matrix must be 2-D, got shape {x.shape}")
     result_dtype(x.dtype)
@@ -178,7 +180,7 @@ def decompose(x: Any, n_comps: int | None, zero_center: bool, method: str, rando
                 f"pca of a matrix of shape {x.shape} has one component, without variance: ask for n_comps=1"
             )
         n_comps = smaller - 1 if smaller <= DEFAULT_COMPONENTS else DEFAULT_COMPONENTS
-    check_number(n_comps, smaller)
+    check_number(n_comps, smaller, name)
     found = components(x, int(n_comps), centre=zero_center, method=method, seed=random_state)
     if found.residual > 1e-4:
         warn(

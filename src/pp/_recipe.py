@@ -237,7 +237,7 @@ def _chain(
     scaled = _scale.scale_lazily(scale, *how) if is_dask(selected) else scale(*how)
     counted = progress.over(scaled, "principal components")
     components = _pca.decompose(counted, options.n_comps, True, options.method, options.seed)
-    scores = project_now(progress.over(scaled, "scores"), components, options.dtype)
+    scores = project_now(progress.over(scaled, "scores"), components.axes, components.mean, options.dtype)
     return Found(genes, mean, std, components, scores)
 
 

@@ -110,14 +110,28 @@ def _scale(
     """The scaled matrix, and the means and standard deviations that it was scaled by."""
     if x.ndim != 2:
         raise ValueError(f"the matrix must be 2-D, got shape {x.shape}")
+    result_dtype(x.dtype)
+    mean, std = mean_and_std(x, mask)
+    return scale_by(x, mean, std, zero_center, max_value, mask, in_place), mean, std
+
+
+def scale_by(
+    x: Any,
+    mean: np.ndarray,
+    std: np.ndarray,
+    zero_center: bool,
+    max_value: float | None,
+    mask: np.ndarray | None = None,
+    in_place: bool = False,
+) -> Any:
+    """A matrix scaled by means and standard deviations that are known."""
     dtype = result_dtype(x.dtype)
     if zero_center and is_sparse(x._meta if is_dask(x) else x):
         warn("zero-centering a sparse array/matrix densifies it.")
-    mean, std = mean_and_std(x, mask)
     if is_dask(x):
-        return scale_lazily(centred if zero_center else scaled, x, mean, std, max_value, dtype, mask), mean, std
+        return scale_lazily(centred if zero_center else scaled, x, mean, std, max_value, dtype, mask)
     how = centred if zero_center else partial(scaled, in_place=in_place)
-    return how(x, mean, std, max_value, dtype, mask), mean, std
+    return how(x, mean, std, max_value, dtype, mask)
 
 
 def mean_and_std(x: Any, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
