@@ -2,12 +2,13 @@
 #              a file and a picture in demo/, and the kernels compared with their peers
 # make test    the same environment, and the whole suite with both engines required
 # make lint    ruff, cython-lint, mypy, workflows
+# make docs    the documentation site, in build/site; make linkcheck asks the sites that it links to
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs linkcheck clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m bench demo
@@ -30,6 +31,18 @@ $(VENV)/installed: pyproject.toml setup.py $(wildcard src/kernels_cy/*.p*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	CSRAXIS_REQUIRE_EXT=1 $(BIN)/python -m pip install --quiet --editable ".[all]"
+	touch $@
+
+# Every warning is an error, links without a target among them.
+docs: $(VENV)/documented
+	rm -rf docs/api/generated build/site
+	$(BIN)/python -m sphinx -n -W --keep-going -q -E -d build/doctrees docs build/site
+
+linkcheck: docs
+	$(BIN)/python -m sphinx -q -d build/doctrees -b linkcheck docs build/linkcheck
+
+$(VENV)/documented: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --group docs
 	touch $@
 
 $(VENV)/linted: $(VENV)/installed

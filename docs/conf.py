@@ -1,6 +1,8 @@
 """Sphinx: `make docs` writes the site to `build/site`. It builds without a network."""
 
 import os
+import re
+from pathlib import Path
 
 import csraxis
 
@@ -20,7 +22,8 @@ extensions = [
     "sphinx_design",
 ]
 templates_path = ["_templates"]
-suppress_warnings = ["toc.empty_glob"]
+exclude_patterns = ["_static", "_templates"]
+default_role = "code"
 
 # Pages are Markdown that reads well on GitHub, too: links are relative, and headings have GitHub's anchors.
 myst_enable_extensions = ["colon_fence"]
@@ -32,21 +35,21 @@ copybutton_prompt_text = "$ "
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
 
-# Other projects' inventories come from their sites, so only where CSRAXIS_DOCS_NETWORK is set (docs.yml sets it). Nothing
-# refers to them that is not also plain text without.
-intersphinx_mapping = {}
-if os.environ.get("CSRAXIS_DOCS_NETWORK"):
-    intersphinx_mapping = {
-        "python": ("https://docs.python.org/3", None),
-        "numpy": ("https://numpy.org/doc/stable", None),
-        "scipy": ("https://docs.scipy.org/doc/scipy", None),
-        "dask": ("https://docs.dask.org/en/stable", None),
-        "anndata": ("https://anndata.readthedocs.io/en/stable", None),
-        "scanpy": ("https://scanpy.readthedocs.io/en/stable", None),
-        "sklearn": ("https://scikit-learn.org/stable", None),
-    }
+# Other projects' inventories come from their sites, so only where CSRAXIS_DOCS_NETWORK is set, as docs.yml does. Without
+# them what would be a link is plain text.
+OTHERS = {
+    "python": "https://docs.python.org/3",
+    "numpy": "https://numpy.org/doc/stable",
+    "scipy": "https://docs.scipy.org/doc/scipy",
+    "dask": "https://docs.dask.org/en/stable",
+    "anndata": "https://anndata.readthedocs.io/en/stable",
+    "scanpy": "https://scanpy.readthedocs.io/en/stable",
+    "sklearn": "https://scikit-learn.org/stable",
+}
+intersphinx_mapping = {name: (url, None) for name, url in OTHERS.items() if os.environ.get("CSRAXIS_DOCS_NETWORK")}
+nitpick_ignore_regex = [("py:.*", rf"({'|'.join(OTHERS)})\..*")]
 
-# `make -C`-less: sphinx-build -b linkcheck. GitHub makes anchors in the browser.
+# `make linkcheck` asks every site that the pages link to. GitHub makes its anchors in the browser.
 linkcheck_anchors_ignore_for_url = [r"https://github\.com/"]
 linkcheck_timeout = 20
 linkcheck_retries = 2
@@ -57,7 +60,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
-html_sidebars = {"index": [], "changelog": []}
+html_sidebars = {"index": []}
 html_theme_options = {
     "logo": {"text": "csraxis"},
     "navbar_align": "left",
@@ -67,3 +70,21 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": ["sphinx-version", "theme-version"],
 }
+
+# Files that belong in the root of the repository; on the site they are pages in place of the links in docs/NAME.md.
+IN_ROOT = ("changelog", "contributing", "security")
+
+
+def pages_from_root(app, docname, source):
+    """Put them in, and mend the links in them and to them."""
+    text = source[0]
+    if docname in IN_ROOT:
+        text = (Path(app.srcdir).parent / f"{docname.upper()}.md").read_text().replace("](docs/", "](")
+    source[0] = re.sub(
+        rf"\]\((?:\.\./)?({'|'.join(IN_ROOT).upper()})\.md", lambda name: f"]({name[1].lower()}.md", text
+    )
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("source-read", pages_from_root)
