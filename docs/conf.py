@@ -35,8 +35,8 @@ copybutton_prompt_text = "$ "
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
 
-# Other projects' inventories come from their sites, so only where CSRAXIS_DOCS_NETWORK is set, as docs.yml does. Without
-# them what would be a link is plain text.
+# Other projects' inventories come from their sites, so only where CSRAXIS_DOCS_NETWORK is set, as docs.yml does. What
+# would be a link is plain text without them.
 OTHERS = {
     "python": "https://docs.python.org/3",
     "numpy": "https://numpy.org/doc/stable",
@@ -80,9 +80,8 @@ def pages_from_root(app, docname, source):
     text = source[0]
     if docname in IN_ROOT:
         text = (Path(app.srcdir).parent / f"{docname.upper()}.md").read_text().replace("](docs/", "](")
-    source[0] = re.sub(
-        rf"\]\((?:\.\./)?({'|'.join(IN_ROOT).upper()})\.md", lambda name: f"]({name[1].lower()}.md", text
-    )
+    links = re.compile(rf"\]\((?:\.\./)?({'|'.join(IN_ROOT).upper()})\.md")
+    source[0] = links.sub(lambda link: f"]({link[1].lower()}.md", text)
 
 
 def setup(app):
