@@ -1,13 +1,14 @@
 # make demo    a virtual environment, csraxis with its compiled kernels; the single-cell chain on the embedded cells, with
 #              a file and a picture in demo/, and the kernels compared with their peers
 # make test    the same environment, and the whole suite with both engines required
-# make lint    ruff, cython-lint, mypy
+# make lint    ruff, cython-lint, mypy, workflows
+# make docs    the documentation site, in build/site; make linkcheck asks the sites that it links to
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs linkcheck clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m bench demo
@@ -21,6 +22,7 @@ lint: $(VENV)/linted
 	$(BIN)/ruff format --check .
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/cython-lint src/kernels_cy
 	$(BIN)/mypy src
+	PATH="$(abspath $(BIN)):$$PATH" .ci/lint_github
 
 # Built again when the sources of the compiled kernels, or what they are built with, have changed.
 $(VENV)/installed: pyproject.toml setup.py $(wildcard src/kernels_cy/*.p*)
@@ -29,6 +31,18 @@ $(VENV)/installed: pyproject.toml setup.py $(wildcard src/kernels_cy/*.p*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	CSRAXIS_REQUIRE_EXT=1 $(BIN)/python -m pip install --quiet --editable ".[all]"
+	touch $@
+
+# Every warning is an error, links without a target among them.
+docs: $(VENV)/documented
+	rm -rf docs/api/generated build/site
+	$(BIN)/python -m sphinx -n -W --keep-going -q -E -d build/doctrees docs build/site
+
+linkcheck: docs
+	$(BIN)/python -m sphinx -q -d build/doctrees -b linkcheck docs build/linkcheck
+
+$(VENV)/documented: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --group docs
 	touch $@
 
 $(VENV)/linted: $(VENV)/installed

@@ -11,6 +11,7 @@ CSRAXIS_TRACE=1         kernels whose lines coverage can count; slow
 import os
 import platform
 import sys
+import sysconfig
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
@@ -18,6 +19,10 @@ from setuptools.command.build_ext import build_ext
 REQUIRE_EXT = os.environ.get("CSRAXIS_REQUIRE_EXT") == "1"
 PURE = os.environ.get("CSRAXIS_PURE") == "1"
 TRACE = os.environ.get("CSRAXIS_TRACE") == "1"
+
+# One build for CPython 3.11 and all later ones; free-threaded Pythons and tracing have no stable interface.
+ABI3 = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED") and not TRACE
+MACROS = [("Py_LIMITED_API", "0x030B0000")] * ABI3 + [("CYTHON_TRACE_NOGIL", "1")] * TRACE
 
 # No -ffast-math and no contraction: every CPU level must give the same bits.
 GCC_FLAGS = ["-O3", "-g0", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno"]
@@ -46,16 +51,26 @@ def extension(name, flags):
         f"csraxis.kernels_cy.{name}",
         [f"src/kernels_cy/{name}.pyx"],
         extra_compile_args=flags,
-        define_macros=[("CYTHON_TRACE_NOGIL", "1")] * TRACE,
+        define_macros=MACROS,
+        py_limited_api=ABI3,
         depends=["src/kernels_cy/_kernels.pxi"],
     )
+
+
+def is_x86_64():
+    """Whether that is what is built: the Python may differ from the machine, and Apple's may be for two processors."""
+    target = sysconfig.get_platform()
+    if target.endswith("universal2"):
+        os.environ.setdefault("ARCHFLAGS", f"-arch {platform.machine()}")  # -march holds for one of them
+        return "arm64" not in os.environ["ARCHFLAGS"]
+    return target.endswith("x86_64")
 
 
 def extensions():
     """A module for each x86-64 level, and a plain one on every other processor or compiler."""
     if sys.platform == "win32":
         modules = [extension("_kernels_base", ["/O2", "/fp:precise"]), extension("_cpu", [])]
-    elif platform.machine().lower() in ("x86_64", "amd64"):
+    elif is_x86_64():
         levels = os.environ.get("CSRAXIS_LEVELS", ",".join(X86_LEVELS)).split(",")
         modules = [extension(f"_kernels_{level}", GCC_FLAGS + X86_LEVELS[level]) for level in levels]
         modules.append(extension("_cpu", ["-O2", "-g0"]))
@@ -83,5 +98,6 @@ setup(
     packages=["csraxis"] + ["csraxis." + package for package in find_packages("src")],
     package_dir={"csraxis": "src"},
     ext_modules=[] if PURE else extensions(),
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if ABI3 else {},
     cmdclass={"build_ext": ParallelBuildExt},
 )

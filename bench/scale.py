@@ -296,6 +296,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     for way in found["ways"]:
@@ -306,6 +307,10 @@ def draw(found: dict[str, Any], path: Path) -> None:
         axes, ("From a store on disk to principal components", "Memory"), ("seconds", "most that the process held, GB")
     ):
         axis.set(xscale="log", yscale="log", xlabel=f"cells (of {found['genes']:,} genes)", ylabel=label, title=title)
+        for ticks in (axis.xaxis, axis.yaxis):
+            ticks.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+            ticks.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
+            ticks.set_minor_formatter(NullFormatter())
         axis.grid(alpha=0.3, which="both")
         axis.legend()
     path.parent.mkdir(parents=True, exist_ok=True)

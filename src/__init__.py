@@ -16,7 +16,8 @@ these, and anndata's sparse datasets on disk. Arrays of other libraries (JAX, Py
 
 `cx.pp` has the single-cell steps with scanpy's names, on AnnData and arrays; `cx.sklearn` has some of them as
 scikit-learn estimators. `cx.config`, `set_config`, `get_config` and `show_config` choose and show the engine (compiled
-or Numba) and the number of threads.
+or Numba) and the number of threads. `cx.accelerate` runs scanpy's and scikit-learn's own functions on csraxis,
+`cx.restore` undoes that.
 
 Layers, each importing only those before it: `kernels_cy` and `kernels_nb` (the loops, twice), `dispatch`, this face,
 `io`, `pp`, `sklearn`, `cli` (the command `csraxis`).
@@ -25,6 +26,7 @@ Layers, each importing only those before it: `kernels_cy` and `kernels_nb` (the 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .accelerate import accelerate, restore
 from .dispatch import (
     abs,
     all,
@@ -64,6 +66,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "abs",
+    "accelerate",
     "all",
     "any",
     "axis_scale",
@@ -83,6 +86,7 @@ __all__ = [
     "normalize",
     "pp",
     "prod",
+    "restore",
     "set_config",
     "show_config",
     "sign",

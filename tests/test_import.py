@@ -3,6 +3,7 @@
 import ast
 import os
 import sys
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -63,6 +64,14 @@ def test_compiled_engine_does_not_load_numba():
     assert run(script + LOADED, options=["-W", "error"]) == ""
 
 
+def test_versions_agree():
+    root = Path(__file__).parent.parent
+    assert tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"] == cx.__version__
+    citation = root / "CITATION.cff"
+    if citation.exists():
+        assert f"\nversion: {cx.__version__}\n" in citation.read_text()
+
+
 def test_package_is_loaded_under_one_name():
     assert "src" not in sys.modules
 
@@ -74,6 +83,7 @@ LIBRARIES = {
     "kernels_nb": {"numpy", "numba", "llvmlite"},
     "dispatch": {"numpy", "scipy", "array_api_compat", "threadpoolctl"},
     "": set(),
+    "accelerate.py": {"numpy"},
     "io": {"numpy", "scipy", "dask", "pandas", "anndata", "h5py", "zarr", "numcodecs", "isal"},
     # Where it works on Dask arrays, makes tables, fits curves: the tests above show that its import loads none.
     "pp": {"numpy", "scipy", "dask", "distributed", "pandas", "skmisc"},
@@ -95,7 +105,8 @@ OWN = {
     "kernels_cy": set(),
     "kernels_nb": set(),
     "dispatch": set(),
-    "": {"dispatch", "pp", "sklearn"},
+    "": {"dispatch", "pp", "sklearn", "accelerate"},
+    "accelerate.py": {"dispatch", "pp"},
     "io": {"dispatch"},
     "pp": {"dispatch", "io"},
     "sklearn": {"", "dispatch", "pp"},
@@ -122,7 +133,7 @@ def test_imports_point_one_way():
     wrong = []
     for path in files:
         parts = path.relative_to(PACKAGE).parts
-        layer = parts[0] if len(parts) > 1 else ""
+        layer = "" if parts == ("__init__.py",) else parts[0]
         allowed = LIBRARIES[layer] | ({"dask", "distributed"} if path.name in ("_lazy.py", "_graphs.py") else set())
         for name in imported_by(path):
             top, *rest = name.split(".")

@@ -278,6 +278,12 @@ def mean_var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims:
     return mean, variance
 
 
+def mean_var_in_float64(x: Any, axis: Axis, correction: float) -> tuple[Any, Any]:
+    """`mean_var` without rounding to float32."""
+    mean, variance = _variances("mean_var", x, axis, correction, False, np.dtype(float))
+    return mean, variance
+
+
 @delegated
 def max(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Any:
     """Largest element over axes, the implicit zeros included.
@@ -487,9 +493,11 @@ def _truth(x: Any, finish: Callable[[Sums], np.ndarray], axis: Axis, keepdims: b
     return _reduce("nonzeros", streamed(x), _partials.nonzeros, add_sums, [finish], axis, keepdims, result)[0]
 
 
-def _variances(function: str, x: Any, axis: Axis, correction: float, keepdims: bool) -> list[Any]:
+def _variances(
+    function: str, x: Any, axis: Axis, correction: float, keepdims: bool, dtype: np.dtype | None = None
+) -> list[Any]:
     x = streamed(x)
-    result = float_dtype(_dtype(x.dtype))
+    result = dtype or float_dtype(_dtype(x.dtype))
     if result.kind == "c":
         raise TypeError(f"{function} is defined for real numbers; got x of dtype {x.dtype}")
     if isinstance(correction, bool) or not isinstance(correction, _REAL):

@@ -65,7 +65,7 @@ def open(path: str | PathLike, *, chunk_rows: int | None = None) -> Any:
         parts = {name: read_elem(store[name]) for name in EAGER if name in store}
         lazy = partial(_lazy, path, store, chunk_rows)
         layers = {name: lazy(f"layers/{name}") for name in store.get("layers", {})}
-        x = lazy("X") if "X" in store else None
+        x = lazy("X") if "X" in store and store["X"].attrs.get("encoding-type") != "null" else None
         raw, stored = None, store.get("raw")
         if hasattr(stored, "keys"):  # else it says that there is none
             raw = {"X": lazy("raw/X"), "var": read_elem(stored["var"])}

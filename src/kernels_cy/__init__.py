@@ -14,7 +14,7 @@ _ABSENT = f"{__name__}._kernels"
 
 def _choose() -> str:
     """The level to load: CSRAXIS_CPU, or the highest that was built and that the processor has."""
-    levels = {f"x86-64-v{level}": f"v{level}" for level in range(x86_64_level(), 1, -1)} or {"generic": "base"}
+    levels = {f"x86-64-v{level}": f"v{level}" for level in range(x86_64_level(), 1, -1)} | {"generic": "base"}
     wanted = os.environ.get("CSRAXIS_CPU")
     if wanted:
         chosen = levels.get(wanted) or levels.get(f"x86-64-{wanted}")

@@ -35,13 +35,13 @@ class PCA(ClassNamePrefixFeaturesOutMixin, Transformer):
 
     Attributes
     ----------
-    components_ : ndarray of shape (n_components_, genes)
+    components_ : ndarray of shape (components, genes)
         Orthonormal rows, float64, largest variance first. The largest loading of each is positive.
-    explained_variance_ : ndarray of shape (n_components_,)
+    explained_variance_ : ndarray of shape (components,)
         Variances of the scores, over n - 1.
-    explained_variance_ratio_ : ndarray of shape (n_components_,)
+    explained_variance_ratio_ : ndarray of shape (components,)
         The same over the variance of all genes; NaN where nothing varies.
-    singular_values_ : ndarray of shape (n_components_,)
+    singular_values_ : ndarray of shape (components,)
         Of the matrix minus the mean.
     mean_ : ndarray of shape (genes,)
         What is subtracted from each cell: means of the genes, or zeros without `zero_center`.
@@ -132,7 +132,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, Transformer):
 
         Returns
         -------
-        ndarray, or Dask array of ndarrays, of shape (cells, n_components_)
+        ndarray, or Dask array of ndarrays, of shape (cells, components)
             In the dtype of X for floats, else float32. Lazy for Dask.
 
         Raises
@@ -148,7 +148,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, Transformer):
 
         Parameters
         ----------
-        X : array or Dask array of shape (cells, n_components_)
+        X : array or Dask array of shape (cells, components)
             Scores.
 
         Returns
