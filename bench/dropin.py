@@ -32,6 +32,7 @@ for _ in range(2):
     arrays = [np.load(f"{{folder}}/{{name}}.npy") for name in ("data", "indices", "indptr")]
     adata = AnnData(sp.csr_matrix(tuple(arrays)))
     del arrays
+    stored = adata.X.nnz
     times, now = {{}}, time.perf_counter()
 
     def done(step):
@@ -58,24 +59,27 @@ for _ in range(2):
     rounds.append(times)
 
 np.savez(sys.argv[2], x=adata.X.data, scores=adata.obsm["X_pca"], variance=adata.uns["pca"]["variance"])
-json.dump({{"rounds": rounds, "genes": list(adata.var_names)}}, open(sys.argv[3], "w"))
+record = {{"rounds": rounds, "genes": list(adata.var_names), "stored": stored}}
+json.dump(record, open(sys.argv[3], "w"))
 """
 
 
-def run(line, counts, folder):
+def run(line, counts, folder, stored):
     """Times of the steps of both rounds in a fresh process, the genes that were chosen, and arrays of the result."""
     script, arrays, record = (Path(folder, name) for name in ("script.py", "arrays.npz", "record.json"))
     script.write_text(SCRIPT.format(line=line))
     command = [sys.executable, str(script), str(counts), str(arrays), str(record)]
     subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
     found = json.loads(record.read_text())
+    assert found["stored"] == stored, "the script must have seen the whole matrix"
     return found["rounds"], found["genes"], dict(np.load(arrays))
 
 
-def medians(found, number):
-    """The median time of each step of the first or second round, and of all."""
+def spread(found, number):
+    """For each step of the first or second round, and for all: the median time, the shortest and the longest."""
     runs = [rounds[number] | {"all": sum(rounds[number].values())} for rounds, _, _ in found]
-    return {step: statistics.median(times[step] for times in runs) for step in runs[0]}
+    times = {step: [run[step] for run in runs] for step in runs[0]}
+    return {step: (statistics.median(each), min(each), max(each)) for step, each in times.items()}
 
 
 def differences(one, other):
@@ -107,16 +111,18 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for name in ("data", "indices", "indptr"):
             np.save(Path(folder, f"{name}.npy"), getattr(x, name))
+        stored = x.nnz
         del x
         runs = {"": [], LINE: []}
         for _ in range(options.repeats):
             for line, found in runs.items():
-                found.append(run(line, folder, folder))
-    columns = [medians(found, number) for number in (0, 1) for found in runs.values()]
-    print("| step | first: scanpy (s) | with the line (s) | again: scanpy (s) | with the line (s) |")
+                found.append(run(line, folder, folder, stored))
+    columns = [spread(found, number) for number in (0, 1) for found in runs.values()]
+    print("| milliseconds | first: scanpy | with the line | again: scanpy | with the line |")
     print("|---|---:|---:|---:|---:|")
     for step in columns[0]:
-        print(f"| {step} |", " | ".join(f"{times[step]:.2f}" for times in columns), "|")
+        cells = ("{:.0f} ({:.0f}-{:.0f})".format(*(1000 * one for one in times[step])) for times in columns)
+        print(f"| {step} |", " | ".join(cells), "|")
     print(*differences(runs[""][0], runs[LINE][0]), sep="\n")
 
 
