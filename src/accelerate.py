@@ -161,7 +161,7 @@ def restore(package: str) -> None:
 
 
 def _check(package: str) -> None:
-    if package not in PACKAGES:
+    if not isinstance(package, str) or package not in PACKAGES:
         raise ValueError(f"package must be one of {', '.join(map(repr, PACKAGES))}; got {package!r}")
 
 
