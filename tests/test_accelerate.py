@@ -61,6 +61,8 @@ def test_other_packages_are_refused():
     for function in (cx.accelerate, cx.restore):
         with pytest.raises(ValueError, match=r"package must be one of 'scanpy', 'sklearn'; got 'numpy'"):
             function("numpy")
+        with pytest.raises(ValueError, match=r"package must be one of .*; got \[\]"):
+            function([])
 
 
 @pytest.mark.parametrize(("package", "name"), [("scanpy", "scanpy"), ("sklearn", "scikit-learn")])

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -152,8 +153,11 @@ def test_cpu_levels():
     highest = engine_or_skip("cython").cpu
     if not highest.startswith("x86-64-v"):
         pytest.skip(f"one build only: {highest}")
+    levels = range(2, int(highest[-1]) + 1)
+    if not all(find_spec(f"csraxis.kernels_cy._kernels_v{level}") for level in levels):
+        pytest.skip("CSRAXIS_LEVELS left levels out")
     found = {}
-    for level in range(2, int(highest[-1]) + 1):
+    for level in levels:
         environment = os.environ | {"CSRAXIS_CPU": f"x86-64-v{level}", "CSRAXIS_ENGINE": "cython"}
         process = subprocess.run(
             [sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=120
