@@ -113,7 +113,7 @@ def main():
             with how:
                 for rows in (2_000, 20_000, None):
                     start = time.perf_counter()
-                    found = results(cx.pp.open(path, chunk_rows=rows))
+                    found = results(cx.pp.open(path, chunk_rows=rows), chunk_rows=rows)
                     seconds = time.perf_counter() - start
                     assert_same_answer(found, whole)
                     same = same_bits(found, first.setdefault(rows, found))

@@ -428,6 +428,9 @@ def room(memory, threads=2, processes=1):
     return _plan.Room(memory, 12 << 30, processes, threads, 300 << 20, processes > 1)
 
 
+SIZES = [(1, 1), (2, 1), (16, 1), (1, 4), (4, 100)]
+
+
 class Large(_rows.Rows):
     """A million cells, of which none is read."""
 
@@ -458,6 +461,8 @@ def test_a_million_cells_in_so_much_memory(tmp_path):
         _plan._of_rows(large, room(500_000_000), 2000, 2, None)
     unlimited = _plan._of_rows(large, room(None)._replace(usual=1), 2000, 2, None)
     assert (unlimited.keeps, unlimited.threads) == ("selected genes", 1)
+    many = [_plan._of_rows(large, room(None, threads, processes), 2000, 2, None) for threads, processes in SIZES]
+    assert all(plan.edges == many[0].edges for plan in many), "bits would depend on the number of threads"
     cluster = _plan._of_rows(large, room(2_000_000_000, 1, processes=8), 2000, 2, None)
     assert cluster.keeps == "counts"
 
