@@ -18,7 +18,7 @@ from ..io._stores import lazy_matrix
 # Stored values in a block on disk: at most, and at least (less costs more in the merging of partial results).
 LARGEST, SMALLEST = 1 << 24, 1 << 19
 # Blocks of what is smaller. Not as many as there are threads: the order of addition, and with it the last bits, would
-# depend on them. (84 M values on two threads: 8 blocks 2.2 s, 16 2.7, 32 3.5, 64 5.6, for each has products of its own.)
+# depend on them. (84 M values on two threads: 8 blocks 2.2 s, 16 2.7, 32 3.5, 64 5.6: each has products of its own.)
 BLOCKS = 16
 # Bytes for each value of a block: narrow; and, of as many as are wide at a time, as values, columns and copies of both.
 NARROW, AT_WORK = 4, 20
