@@ -328,3 +328,29 @@ def test_statistics_of_fast_array_utils(sc, kind):
     for ours, theirs in zip(after, before, strict=True):
         assert (np.asarray(ours).dtype, np.shape(ours)) == (np.asarray(theirs).dtype, np.shape(theirs))
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "malformed", "falls_back"),
+    [("scale", False, True), ("scale", True, False), ("highly_variable_genes", False, False)],
+)
+def test_what_might_crash_the_original_does_not_reach_it(name, malformed, falls_back):
+    reached = []
+
+    def original(data):
+        reached.append(data)
+
+    def refusing(data):
+        raise ValueError("no")
+
+    original.__name__ = name
+    x = counts()
+    if malformed:
+        x.indices[3] = 1000
+    step = sys.modules["csraxis.accelerate"]._step(original, refusing, True)
+    if falls_back:
+        step(x)
+    else:
+        with pytest.raises(ValueError, match="no"):
+            step(x)
+    assert bool(reached) == falls_back

@@ -128,6 +128,18 @@ def test_chunk_rows(chunk_rows, tmp_path):
         cx.pp.open(tmp_path, chunk_rows=chunk_rows)
 
 
+def test_an_x_that_is_written_as_nothing(tmp_path):
+    """As anndata 0.12.0 writes it."""
+    h5py = pytest.importorskip("h5py")
+    path = write(ad.AnnData(obs=pd.DataFrame(index=["a", "b"])), tmp_path, ".h5ad")
+    with h5py.File(path, "a") as file:
+        if "X" in file:
+            del file["X"]
+        file["X"] = h5py.Empty("f")
+        file["X"].attrs.update({"encoding-type": "null", "encoding-version": "0.1.0"})
+    assert cx.pp.open(path).X is None
+
+
 def test_an_anndata_without_x(tmp_path):
     path = write(ad.AnnData(obs=pd.DataFrame(index=["a", "b"])), tmp_path, ".h5ad")
     assert cx.pp.open(path).X is None

@@ -463,6 +463,8 @@ def test_a_million_cells_in_so_much_memory(tmp_path):
     assert (unlimited.keeps, unlimited.threads) == ("selected genes", 1)
     many = [_plan._of_rows(large, room(None, threads, processes), 2000, 2, None) for threads, processes in SIZES]
     assert all(plan.edges == many[0].edges for plan in many), "bits would depend on the number of threads"
+    with pytest.raises(ValueError, match="with 4 blocks at a time"):  # a worker uses all of its threads
+        _plan._of_rows(large, room(1_200_000_000, 4, processes=8), 2000, 2, None)
     cluster = _plan._of_rows(large, room(2_000_000_000, 1, processes=8), 2000, 2, None)
     assert cluster.keeps == "counts"
 
