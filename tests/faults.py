@@ -148,6 +148,11 @@ def spilled(dask_worker):
     return int(dask_worker.data.cumulative_metrics.get(("disk-write", "bytes"), 0))
 
 
+def leave(client):
+    """All workers leave, for good."""
+    client.cluster.scale(0)
+
+
 def restart_all(client):
     """Everything is forgotten, what was asked for as well."""
     client.restart()
@@ -162,12 +167,20 @@ def deadly(block, block_info=None):
 
 @contextmanager
 def cluster(**options):
-    """Two processes, and their client."""
+    """Two processes, and their client.
+
+    15 s after the loss of a worker LocalCluster looks whether it is there again, and gives it up for good where it is
+    not: also one that was lost a second time just before (Dask 2026.8). Here it looks later.
+    """
     from distributed import Client, LocalCluster
 
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": ":0"} | options
     options["silence_logs"] = logging.CRITICAL
-    with LocalCluster(**options) as workers, Client(workers) as client:
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1 day"}),
+        LocalCluster(**options) as workers,
+        Client(workers) as client,
+    ):
         yield client
 
 
@@ -208,6 +221,8 @@ def main():
             right.append(run("a chunk that kills whoever reads it", recipe, client, None, through=deadly))
         with cluster() as client:
             right.append(run("restart of the whole cluster", recipe, client, None, ((1.5, restart_all),)))
+        with dask.config.set({"distributed.scheduler.no-workers-timeout": "5s"}), cluster() as client:
+            right.append(run("all workers leave, for good", recipe, client, None, ((1.5, leave),)))
         memory = {"target": 0.01, "spill": 0.02, "pause": False, "terminate": False}
         settings = {f"distributed.worker.memory.{key}": value for key, value in memory.items()}
         with dask.config.set(settings), cluster(memory_limit="200MB") as client:

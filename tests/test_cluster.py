@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import threading
 from functools import partial
 
 import numpy as np
@@ -203,3 +204,24 @@ def test_a_worker_is_killed(client, path, tmp_path):
     assert recipe.reads() > 2 * recipe.n_chunks  # what was in its memory was read again
     client.wait_for_workers(2)
     assert len(set(before.values()) & set(pids(client).values())) == 1
+
+
+def test_no_worker_is_there(path, tmp_path, monkeypatch):
+    """It is said, and waited for one."""
+    from csraxis.dispatch import _graphs
+
+    recipe = Recipe(path, tmp_path, seconds=0)
+    with dask.config.set(scheduler="threads"):
+        expected = recipe()
+    monkeypatch.setattr(_graphs, "PATIENCE", 0.2)
+    monkeypatch.setattr(_graphs, "ALONE", 3)
+    monkeypatch.setattr(_graphs, "IDLE", 1_000)
+    with (
+        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster,
+        distributed.Client(cluster),
+    ):
+        comes = threading.Timer(2, cluster.scale, (1,))
+        comes.start()
+        with pytest.warns(UserWarning, match=r"had no worker for 0\.6.* s; waiting for one"):
+            assert recipe() == expected
+        comes.join()

@@ -385,7 +385,7 @@ def everything(adata, but):
     """Copies of all matrices of an AnnData but one."""
     matrices = {"X": adata.X, "raw": adata.raw.X if adata.raw else None}
     for group in ("layers", "obsm", "varm"):
-        matrices |= {f"{group} {name}": x for name, x in getattr(adata, group).items()}
+        matrices |= {f"{group} {name}": x for name, x in getattr(adata, group).items() if name is not None}
     return {
         name: np.array(x.toarray() if sp.issparse(x) else x)
         for name, x in matrices.items()

@@ -215,17 +215,25 @@ def _workers(job: Job, count: int) -> Iterator[Any]:
 
     threads = max(1, (job.threads or get_config()["threads"]) // count)
     memory = _of_each(job) or "auto"
-    # Neighbouring blocks are on one worker: to take some from it would move what they are made of.
-    with _interrupts_held_back(), dask.config.set({"distributed.scheduler.work-stealing": False}):
-        cluster = LocalCluster(
-            n_workers=count,
-            threads_per_worker=threads,
-            memory_limit=memory,
-            dashboard_address=":0",
-            silence_logs=logging.CRITICAL,
-        )
-    with cluster, Client(cluster) as client:
-        yield client
+    settings = {
+        # Neighbouring blocks are on one worker: to take some from it would move what they are made of.
+        "distributed.scheduler.work-stealing": False,
+        # Dask looks so long after the loss of a worker whether it is there again, and gives it up where it is not; one
+        # that is lost a second time just before that is not there either.
+        "distributed.deploy.lost-worker-timeout": "1 day",
+        "distributed.scheduler.no-workers-timeout": "2 minutes",
+    }
+    with dask.config.set(settings):
+        with _interrupts_held_back():
+            cluster = LocalCluster(
+                n_workers=count,
+                threads_per_worker=threads,
+                memory_limit=memory,
+                dashboard_address=":0",
+                silence_logs=logging.CRITICAL,
+            )
+        with cluster, Client(cluster) as client:
+            yield client
 
 
 @contextlib.contextmanager
@@ -255,8 +263,8 @@ def _check_matrix(job: Job, adata: Any) -> Any:
     """The counts, after a look at what can be seen without reading them, and at the first of them."""
     layer = job.recipe["layer"]
     if layer is not None and layer not in adata.layers:
-        there = f"there are {', '.join(map(repr, adata.layers))}" if len(adata.layers) else "there are none"
-        raise Failed(f"{job.input}: no layer {layer!r}; {there}")
+        names = ", ".join(repr(name) for name in adata.layers if name is not None)  # from anndata 0.13 on X is None's
+        raise Failed(f"{job.input}: no layer {layer!r}; there are {names or 'none'}")
     x, name = (adata.X, "X") if layer is None else (adata.layers[layer], f"layer {layer!r}")
     if x is None:
         raise Failed(f"{job.input} has no X; --layer names a layer with counts")

@@ -7,6 +7,7 @@ groups that depend on the chunks alone, so that the bits do not depend on what r
 """
 
 import time
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -24,8 +25,9 @@ from dask.utils import ensure_dict
 TASKS_FROM, BLOCKS_AT_MOST = 128, 16
 # How many partial results one task merges.
 SPLIT_EVERY = 8
-# Seconds between two looks at workers, and how often in a row none has anything to do before all starts again.
-PATIENCE, IDLE = 2, 3
+# Seconds between two looks at workers; how often in a row none has anything to do before all starts again; and how
+# often there is none before that is said.
+PATIENCE, IDLE, ALONE = 2, 3, 15
 # In place of the number of a block: of several.
 COMMON = -1
 
@@ -160,14 +162,17 @@ class Pass:
         submit = partial(self.client.get, self._whole(name, graph), keys, sync=False)
         with dask.annotate(workers=self.places.__getitem__, allow_other_workers=True):
             futures = submit()
-        idle = 0
+        idle = alone = 0
         while idle < IDLE:
             try:
                 wait(futures, timeout=PATIENCE)
                 return futures
             except TimeoutError:
-                waits = self.client.nthreads() and not any(self.client.processing().values())
-                idle = idle + 1 if waits else 0
+                workers = self.client.nthreads()
+                idle = idle + 1 if workers and not any(self.client.processing().values()) else 0
+                alone = 0 if workers else alone + 1
+                if alone == ALONE:
+                    _say_that_none_is_there(self.client)
         self.client.cancel(futures, force=True)
         time.sleep(PATIENCE)  # the scheduler's notice of that must not come when there are new futures of these keys
         futures = submit()
@@ -207,6 +212,16 @@ def _client() -> Any:
     """Dask's client, where a cluster is what computes now."""
     client = getattr(get_scheduler(cls=da.Array), "__self__", None)
     return client if hasattr(client, "who_has") else None
+
+
+def _say_that_none_is_there(client: Any) -> None:
+    warnings.warn(
+        f"the cluster at {client.scheduler.address} has had no worker for {ALONE * PATIENCE} s; waiting for one. (With "
+        'dask.config.set({"distributed.scheduler.no-workers-timeout": "5 minutes"}) a cluster started after that ends '
+        "such a wait with an error.)",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 def _futures(arrays: Sequence[da.Array]) -> dict[Key, Any]:

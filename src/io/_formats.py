@@ -224,7 +224,7 @@ def _matrix_market(path: Path, transpose: bool) -> Any:
     import scipy.io
 
     size_of_mtx(path)
-    coo = scipy.io.mmread(path)
+    coo = scipy.io.mmread(path, spmatrix=True)
     limits = np.iinfo(np.int32)
     if coo.data.dtype.kind in "iu" and coo.nnz and limits.min <= coo.data.min() <= coo.data.max() <= limits.max:
         coo.data = coo.data.astype(np.int32)

@@ -156,12 +156,16 @@ def reusable(adata: Any, layer: str | None, obsm: str | None, dtype: np.dtype) -
     if not (referred or _base_is_referred_to(buffer)):
         return True
     # After gc.freeze() the others cannot be listed.
-    return not gc.get_freeze_count() and not _elsewhere(adata, buffer)
+    return gc.get_freeze_count() < _FROZEN and not _elsewhere(adata, buffer)
 
 
 def lone(adata: Any, layer: str | None, obsm: str | None) -> bool:
     """Whether nothing but the AnnData refers to the matrix: then a new one in its place may have its indices."""
     return sys.getrefcount(get_matrix(adata, layer, obsm)) <= _LONE
+
+
+# gc.freeze() freezes all objects, of which a process with AnnData has a hundred thousand; Python 3.12 starts with 375.
+_FROZEN = 2_000
 
 
 def _references_of_a_variable() -> int:
