@@ -3,6 +3,7 @@
 import logging
 import pickle
 import threading
+import warnings
 from functools import partial
 
 import numpy as np
@@ -61,6 +62,18 @@ def _received(dask_worker):
 
 def test_the_same_bits_as_with_threads(client, path, by_threads):
     assert same_bits(results(cx.pp.open(path, chunk_rows=250), **OPTIONS), by_threads)
+
+
+def test_a_client_that_does_not_compute(client, path):
+    from csraxis.pp import _plan
+
+    x = cx.pp.open(path).X
+    options = (None, 300, 2, None)
+    on_cluster = _plan.plan_of(x, *options)
+    with dask.config.set(scheduler="threads"):
+        assert _plan.cluster() is None
+        assert _plan.plan_of(x, *options).peak != on_cluster.peak  # workers hold less before they begin
+    assert _plan.cluster() is client
 
 
 @pytest.mark.parametrize("chunk_rows", [90, 3_000, None])
@@ -222,6 +235,8 @@ def test_no_worker_is_there(path, tmp_path, monkeypatch):
     ):
         comes = threading.Timer(2, cluster.scale, (1,))
         comes.start()
-        with pytest.warns(UserWarning, match=r"had no worker for 0\.6.* s; waiting for one"):
+        with warnings.catch_warnings(record=True) as caught:  # also what Dask warns of in its threads
+            warnings.simplefilter("always")
             assert recipe() == expected
         comes.join()
+    assert any("had no worker for 0.6" in str(warning.message) for warning in caught)

@@ -88,7 +88,7 @@ class Pass:
             sorted({*block, *(name for task in own.values() for name in task.dependencies)} - set(own), key=str)
             for own, block in zip(self.own, blocks)
         ]
-        self.client = _client()
+        self.client = current_client()
         self.futures = {} if self.client is None else _futures(arrays)
         self.workers: list[Any] = [None] * len(blocks) if self.client is None else self._preferred()
         self.places: dict[Key, list[str]] = defaultdict(list)
@@ -208,7 +208,7 @@ def _run(function: Callable, blocks: Blocks, values: list[Any], *arguments: Any)
     return function(blocks.made_of(values), *arguments)
 
 
-def _client() -> Any:
+def current_client() -> Any:
     """Dask's client, where a cluster is what computes now."""
     client = getattr(get_scheduler(cls=da.Array), "__self__", None)
     return client if hasattr(client, "who_has") else None

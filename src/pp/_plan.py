@@ -137,11 +137,11 @@ def _workers() -> tuple[int, int, int, int, bool]:
 
 def cluster() -> Any:
     """The client of a Dask cluster that the work goes to, if there is one."""
-    distributed = sys.modules.get("distributed")  # else nobody has made a client
-    try:
-        return None if distributed is None else distributed.get_client()
-    except ValueError:
+    if "distributed" not in sys.modules:  # nobody has made a client
         return None
+    from ..dispatch._graphs import current_client
+
+    return current_client()
 
 
 @contextmanager
