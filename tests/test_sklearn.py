@@ -11,16 +11,17 @@ from checks import assert_close, bits, unchanged
 from fresh import run
 
 pytest.importorskip("sklearn", minversion="1.6")
-pd = pytest.importorskip("pandas")
+pytest.importorskip("pandas")
 
-from sklearn import decomposition, preprocessing  # noqa: E402
-from sklearn.base import clone  # noqa: E402
-from sklearn.linear_model import RidgeClassifier  # noqa: E402
-from sklearn.model_selection import GridSearchCV  # noqa: E402
-from sklearn.pipeline import make_pipeline  # noqa: E402
-from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
+import pandas as pd
+from sklearn import decomposition, preprocessing
+from sklearn.base import clone
+from sklearn.linear_model import RidgeClassifier
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from csraxis.sklearn import PCA, Log1p, NormalizeTotal, Scale, SelectVariableGenes  # noqa: E402
+from csraxis.sklearn import PCA, Log1p, NormalizeTotal, Scale, SelectVariableGenes
 
 MODELS = (
     NormalizeTotal(),
