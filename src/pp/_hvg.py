@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -190,6 +191,12 @@ def check(options: Options) -> None:
         raise ValueError(f"n_top_genes must be a positive int or None, got {top!r}")
     if not isinstance(span, int | float | np.number) or not span > 0:
         raise ValueError(f"span must be a positive number, got {span!r}")
+    bins = options.n_bins
+    if np.ndim(bins) == 0 and (not isinstance(bins, int | np.integer) or isinstance(bins, bool) or bins < 1):
+        raise ValueError(f"n_bins must be a positive int, got {bins!r}")
+    for name, value in options.cutoffs.items():
+        if not isinstance(value, Real):
+            raise ValueError(f"{name} must be a number, got {value!r}")
     if options.is_v3:
         _local_regression()
 
