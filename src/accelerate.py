@@ -337,9 +337,9 @@ def _in_place(ours: Callable[..., Any]) -> Callable[..., Any]:
 
 def _pca(ours: Callable[..., Any]) -> Callable[..., Any]:
     """`pca` but for what only scanpy does: a default of its own, and centring in chunks whatever is asked for."""
-    from scanpy import settings
-
     from .pp._pca import DEFAULT_COMPONENTS
+
+    settings = import_module("scanpy").settings
 
     @wraps(ours)
     def step(data: Any, n_comps: int | None = None, **options: Any) -> Any:
