@@ -237,6 +237,8 @@ def _of_scanpy(versions: dict[str, str]) -> tuple[Replacement, ...]:
             ours = _in_place(ours)
         elif name == "pca":
             ours = _pca(ours)
+        elif name == "highly_variable_genes":
+            ours = _highly_variable_genes(ours)
         made.append(Replacement(original, _step(original, ours, name not in ONLY_ANNDATA)))
     made.append(Replacement(utils.axis_mul_or_truediv, _axis_mul_or_truediv(utils.axis_mul_or_truediv)))
     if "fast-array-utils" in versions:
@@ -348,6 +350,19 @@ def _pca(ours: Callable[..., Any]) -> Callable[..., Any]:
         if options.get("chunked") and not options.get("zero_center", True):
             raise NotImplementedError("scanpy ignores zero_center then")
         return ours(data, n_comps, **options)
+
+    return step
+
+
+def _highly_variable_genes(ours: Callable[..., Any]) -> Callable[..., Any]:
+    """The same with strings in `obs` made categorical where scanpy does: scripts go on with `adata.obs[key].cat`."""
+    sanitize = import_module("scanpy._utils").sanitize_anndata
+
+    @wraps(ours)
+    def step(adata: Any, *, flavor: str = "seurat", batch_key: str | None = None, **options: Any) -> Any:
+        if batch_key is not None and flavor in ("seurat", "cell_ranger"):
+            sanitize(adata)
+        return ours(adata, flavor=flavor, batch_key=batch_key, **options)
 
     return step
 

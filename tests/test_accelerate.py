@@ -253,6 +253,14 @@ def test_arrays_are_changed_in_place_as_by_scanpy(sc, kind):
             assert same == their_same
 
 
+def test_strings_become_categories_as_in_scanpy(sc):
+    adata = pytest.importorskip("anndata").AnnData(np.log1p(counts(np.asarray)))
+    adata.obs["batch"] = ["a", "b"] * 40
+    with cx.accelerate("scanpy"):
+        sc.pp.highly_variable_genes(adata, batch_key="batch", n_top_genes=5)
+    assert adata.obs["batch"].cat.categories.tolist() == ["a", "b"]
+
+
 def test_kinds_of_ndarrays_are_changed_in_place(sc):
     class Kind(np.ndarray):
         def __setitem__(self, key, value):  # by which an AnnData's view learns that it has to become a copy
