@@ -235,6 +235,10 @@ def _of_scanpy(versions: dict[str, str]) -> tuple[Replacement, ...]:
         original, ours = getattr(steps, name), getattr(pp, name)
         if name in ("log1p", "scale"):
             ours = _in_place(ours)
+        elif name == "pca":
+            ours = _pca(ours)
+        elif name == "highly_variable_genes":
+            ours = _highly_variable_genes(ours)
         made.append(Replacement(original, _step(original, ours, name not in ONLY_ANNDATA)))
     made.append(Replacement(utils.axis_mul_or_truediv, _axis_mul_or_truediv(utils.axis_mul_or_truediv)))
     if "fast-array-utils" in versions:
@@ -319,13 +323,46 @@ def _in_place(ours: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(ours)
     def step(data: Any, *, copy: bool = False, **options: Any) -> Any:
         result = ours(data, copy=copy, **options)
-        if copy or is_dask(data) or type(result) is not type(data) or result.dtype != data.dtype:
+        dense = isinstance(data, np.ndarray) and isinstance(result, np.ndarray)
+        if copy or is_dask(data) or not (dense or type(result) is type(data)):
             return result
-        if isinstance(data, np.ndarray):
-            data[...] = result
+        if result.dtype != data.dtype.newbyteorder("="):
+            return result
+        if dense:
+            np.copyto(data, result)  # no assignment: an AnnData's view would make its AnnData a copy
         else:
             data.data, data.indices, data.indptr = result.data, result.indices, result.indptr
         return data
+
+    return step
+
+
+def _pca(ours: Callable[..., Any]) -> Callable[..., Any]:
+    """`pca` but for what only scanpy does: a default of its own, and centring in chunks whatever is asked for."""
+    from .pp._pca import DEFAULT_COMPONENTS
+
+    settings = import_module("scanpy").settings
+
+    @wraps(ours)
+    def step(data: Any, n_comps: int | None = None, **options: Any) -> Any:
+        if n_comps is None and settings.N_PCS != DEFAULT_COMPONENTS:
+            raise NotImplementedError("sc.settings.N_PCS")
+        if options.get("chunked") and not options.get("zero_center", True):
+            raise NotImplementedError("scanpy ignores zero_center then")
+        return ours(data, n_comps, **options)
+
+    return step
+
+
+def _highly_variable_genes(ours: Callable[..., Any]) -> Callable[..., Any]:
+    """The same with strings in `obs` made categorical where scanpy does: scripts go on with `adata.obs[key].cat`."""
+    sanitize = import_module("scanpy._utils").sanitize_anndata
+
+    @wraps(ours)
+    def step(adata: Any, *, flavor: str = "seurat", batch_key: str | None = None, **options: Any) -> Any:
+        if batch_key is not None and flavor in ("seurat", "cell_ranger"):
+            sanitize(adata)
+        return ours(adata, flavor=flavor, batch_key=batch_key, **options)
 
     return step
 
@@ -370,6 +407,7 @@ def _stat(original: Callable[..., Any], ours: Callable[..., Any]) -> Callable[..
     @wraps(original)
     def stat(x: Any, /, *, axis: Any = None, **options: Any) -> Any:
         reduces = _takes(x, dense=False) and (axis is None or axis in (0, 1))
+        reduces = reduces and options.keys() <= {"dtype", "keep_cupy_as_array"}
         dtype = {"dtype": options["dtype"]} if options.get("dtype") is not None else {}
         try:
             return (ours if reduces else original)(x, axis=axis, **(dtype if reduces else options))

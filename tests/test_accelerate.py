@@ -253,6 +253,42 @@ def test_arrays_are_changed_in_place_as_by_scanpy(sc, kind):
             assert same == their_same
 
 
+def test_strings_become_categories_as_in_scanpy(sc):
+    adata = pytest.importorskip("anndata").AnnData(np.log1p(counts(np.asarray)))
+    adata.obs["batch"] = ["a", "b"] * 40
+    with cx.accelerate("scanpy"):
+        sc.pp.highly_variable_genes(adata, batch_key="batch", n_top_genes=5)
+    assert adata.obs["batch"].cat.categories.tolist() == ["a", "b"]
+
+
+def test_kinds_of_ndarrays_are_changed_in_place(sc):
+    class Kind(np.ndarray):
+        def __setitem__(self, key, value):  # by which an AnnData's view learns that it has to become a copy
+            raise AssertionError
+
+    with cx.accelerate("scanpy"):
+        for x in (counts(np.asarray).view(Kind), counts(np.asarray, ">f8")):
+            expected = np.log1p(np.asarray(x))
+            assert sc.pp.log1p(x) is x
+            np.testing.assert_allclose(np.asarray(x), expected, rtol=1e-6)
+
+
+def test_pca_as_only_scanpy_does_it(sc):
+    x = counts(np.asarray, "float64")
+    chunks = {"chunked": True, "chunk_size": 40, "n_comps": 3}
+    expected = sc.pp.pca(x, **chunks)
+    default = sc.settings.N_PCS
+    with cx.accelerate("scanpy"):
+        centred = sc.pp.pca(x, zero_center=False, **chunks)
+        sc.settings.N_PCS = 7
+        try:
+            scores = sc.pp.pca(x)
+        finally:
+            sc.settings.N_PCS = default
+    np.testing.assert_array_equal(centred, expected)
+    assert scores.shape == (80, 7)
+
+
 def test_what_csraxis_does_not_take_goes_to_scanpy(sc, tmp_path):
     anndata = pytest.importorskip("anndata")
     x = counts(np.asarray, "float16")
@@ -324,6 +360,8 @@ def test_statistics_of_fast_array_utils(sc, kind):
         one = stats.mean_var(sp.csr_array(np.array([[2.0]])), axis=0, correction=1)
         with pytest.raises(np.exceptions.AxisError):
             stats.sum(x, axis=2)
+        with pytest.raises(TypeError, match="unexpected keyword argument 'keepdims'"):
+            stats.sum(x, axis=0, keepdims=True)
     np.testing.assert_array_equal(one, [[2], [0]])
     for ours, theirs in zip(after, before, strict=True):
         assert (np.asarray(ours).dtype, np.shape(ours)) == (np.asarray(theirs).dtype, np.shape(theirs))

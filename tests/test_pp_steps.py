@@ -387,6 +387,15 @@ def test_scale_reuses_a_buffer_that_nothing_shares(cls, max_value):
     assert bits(shared.X) == bits(adata.X)
 
 
+@pytest.mark.parametrize("cls", [np.array, sp.csr_array])
+def test_one_cell_does_not_vary(cls):
+    """As in scanpy: divided by one, not by NaN."""
+    x = np.array([[1.0, 0, 3]])
+    np.testing.assert_array_equal(dense(cx.pp.scale(cls(x), zero_center=False, max_value=2)), [[1, 0, 2]])
+    masked = cx.pp.scale(cls(np.vstack([x, x + 1])), zero_center=False, mask_obs=np.array([True, False]))
+    np.testing.assert_array_equal(dense(masked), np.vstack([x, x + 1]))
+
+
 def test_scale_says_when_it_makes_a_matrix_dense():
     for x in (sp.csr_matrix(counts()), given(sp.csc_array, counts(), "rows")):
         with pytest.warns(UserWarning, match="zero-centering a sparse array/matrix densifies it"):

@@ -11,16 +11,18 @@ from checks import assert_close, bits, unchanged
 from fresh import run
 
 pytest.importorskip("sklearn", minversion="1.6")
-pd = pytest.importorskip("pandas")
+pytest.importorskip("pandas")
 
-from sklearn import decomposition, preprocessing  # noqa: E402
-from sklearn.base import clone  # noqa: E402
-from sklearn.linear_model import RidgeClassifier  # noqa: E402
-from sklearn.model_selection import GridSearchCV  # noqa: E402
-from sklearn.pipeline import make_pipeline  # noqa: E402
-from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
+import pandas as pd
+from sklearn import decomposition, preprocessing
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import RidgeClassifier
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from csraxis.sklearn import PCA, Log1p, NormalizeTotal, Scale, SelectVariableGenes  # noqa: E402
+from csraxis.sklearn import PCA, Log1p, NormalizeTotal, Scale, SelectVariableGenes
 
 MODELS = (
     NormalizeTotal(),
@@ -219,7 +221,8 @@ def test_options_of_the_selection(flavor):
     if flavor == "seurat_v3":
         pytest.importorskip("skmisc")
     x = counts(200, 100)
-    model = SelectVariableGenes(n_top_genes=30, flavor=flavor, span=0.5).fit(x)
+    ignored = {"min_disp": None, "max_mean": None, "n_bins": None}
+    model = SelectVariableGenes(n_top_genes=30, flavor=flavor, span=0.5, **ignored).fit(x)
     expected = cx.pp.highly_variable_genes(x, n_top_genes=30, flavor=flavor, span=0.5)
     pd.testing.assert_frame_equal(model.statistics_, expected)
     if flavor == "seurat_v3":
@@ -348,6 +351,8 @@ def test_scikit_learn_is_absent():
         (Scale(max_value=-1), "max_value must be a positive number or None, got -1"),
         (SelectVariableGenes(flavor="x"), "flavor must be one of 'seurat', .*; got 'x'"),
         (SelectVariableGenes(n_top_genes=0), "n_top_genes must be a positive int or None, got 0"),
+        (SelectVariableGenes(n_bins=2.5), "n_bins must be a positive int, got 2.5"),
+        (SelectVariableGenes(min_disp=None), "min_disp must be a number, got None"),
         (SelectVariableGenes(base=-2), "base must be a positive number other than 1, or None; got -2"),
         (PCA(41), "n_components must be an int from 1 to 40, got 41"),
         (PCA(0.9), "n_components must be an int from 1 to 40, got 0.9"),
@@ -402,6 +407,7 @@ def test_wrong_dask_arrays(model):
         x[3, 4] = np.nan
         with pytest.raises(ValueError, match="NaN"):
             model.fit(lazy(x, "both"))
+        assert [name for name in vars(model) if name.endswith("_")] == ["n_features_in_"]  # nothing was learned
     model.fit(counts())
     with pytest.raises(ValueError, match=r"X has 39 features, but .* is expecting 40 features"):
         model.transform(da.zeros((5, 39)))
@@ -411,6 +417,18 @@ def test_anndata_is_refused():
     anndata = pytest.importorskip("anndata")
     with pytest.raises(TypeError, match=r"got an AnnData: give its X, or to_df\(\)"):
         Scale().fit(anndata.AnnData(counts()))
+
+
+def test_selection_before_fit():
+    for method, arguments in (("get_support", ()), ("inverse_transform", (counts(),))):
+        with pytest.raises(NotFittedError):
+            getattr(SelectVariableGenes(), method)(*arguments)
+
+
+def test_warnings_point_at_the_caller():
+    with pytest.warns(UserWarning, match="densifies") as caught:
+        make_pipeline(Log1p(), Scale()).fit_transform(sp.csr_array(counts()))
+    assert {warning.filename for warning in caught} == {__file__}
 
 
 def test_scores_of_another_number_of_components():

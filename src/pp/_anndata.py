@@ -19,9 +19,9 @@ def is_anndata(x: Any) -> bool:
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """A warning that points at the line which called csraxis."""
+    """A warning that points at the line which called csraxis, if need be through scikit-learn."""
     frame, level = sys._getframe(), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("csraxis."):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("csraxis.", "sklearn.")):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
 

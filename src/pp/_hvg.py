@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -183,13 +184,18 @@ def warn_unless_counts(stats: Stats, flavor: str) -> None:
 
 def check(options: Options) -> None:
     """Look at the options, and for what the flavour needs, before anything is read."""
-    flavor, top, span = options.flavor, options.n_top_genes, options.span
+    flavor, top, span, bins = options.flavor, options.n_top_genes, options.span, options.n_bins
     if flavor not in FLAVORS:
         raise ValueError(f"flavor must be one of {', '.join(map(repr, FLAVORS))}; got {flavor!r}")
     if top is not None and (not isinstance(top, int | np.integer) or isinstance(top, bool) or top < 1):
         raise ValueError(f"n_top_genes must be a positive int or None, got {top!r}")
     if not isinstance(span, int | float | np.number) or not span > 0:
         raise ValueError(f"span must be a positive number, got {span!r}")
+    if flavor == "seurat" and np.ndim(bins) == 0 and (not isinstance(bins, int | np.integer) or bins < 1):
+        raise ValueError(f"n_bins must be a positive int, got {bins!r}")
+    for name, value in options.cutoffs.items() if top is None and not options.is_v3 else ():
+        if not isinstance(value, Real):
+            raise ValueError(f"{name} must be a number, got {value!r}")
     if options.is_v3:
         _local_regression()
 

@@ -135,12 +135,15 @@ def scale_by(
 
 
 def mean_and_std(x: Any, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Means of the columns, and standard deviations over n - 1 with 1 for zero, in float64: one pass, now."""
+    """Means of the columns, and standard deviations over n - 1 in float64: one pass, now.
+
+    They are 1 where nothing varies, as in one cell.
+    """
     parts = fold(x, _moments_of, _moments.merge_all, rows=[] if mask is None else [mask])
     moments = Moments(*(part[0] for part in _moments.side_by_side(parts)))
     mean, var = _moments.mean_and_variance(moments, 1)
     std = np.sqrt(var)
-    return mean, np.where(std == 0, 1, std)
+    return mean, np.where((std == 0) | (moments.n == 1), 1, std)
 
 
 def _moments_of(block: Any, mask: np.ndarray | None = None) -> Moments:

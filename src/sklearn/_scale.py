@@ -73,8 +73,9 @@ class Scale(OneToOneFeatureMixin, Transformer):
         """
         check_max(self.max_value)
         x = self._check(X, fit=True, min_cells=2)
-        self.mean_, self.scale_ = mean_and_std(x)
-        check_finite(self.mean_, self.scale_)
+        mean, std = mean_and_std(x)
+        check_finite(mean, std)
+        self.mean_, self.scale_ = mean, std
         return self
 
     def transform(self, X: Any) -> Any:
@@ -115,7 +116,7 @@ class Scale(OneToOneFeatureMixin, Transformer):
         -------
         array of shape (cells, genes)
             With `zero_center` an ndarray (Dask: of ndarrays), else of the class and format of X. In the dtype of X for
-            floats, else float32 (sparse and not centred: float64). A new array; lazy for Dask.
+            floats, else float32 (not centred: float64). A new array; lazy for Dask.
 
         Raises
         ------

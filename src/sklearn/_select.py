@@ -4,6 +4,7 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.feature_selection import SelectorMixin
+from sklearn.utils.validation import check_is_fitted
 
 from ..dispatch._inputs import is_dask
 from ..dispatch._select import take
@@ -170,4 +171,5 @@ class SelectVariableGenes(SelectorMixin, Transformer):
         return super().inverse_transform(X)
 
     def _get_support_mask(self) -> np.ndarray:
+        check_is_fitted(self)
         return self.highly_variable_
