@@ -19,7 +19,8 @@ PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
 hypothesis.settings.load_profile(PROFILE)
 LONG, AGAIN = PROFILE == "long", PROFILE == "again"
 # What does not depend on how csraxis was installed, or is run there as a command.
-collect_ignore_glob = ["test_bench*.py", "test_pp_scanpy.py", "test_docs.py"] if AGAIN else []
+_ELSEWHERE = ["test_bench*.py", "test_dask.py", "test_docs.py", "test_pp_scanpy.py", "test_variance.py"]
+collect_ignore_glob = _ELSEWHERE if AGAIN else []
 
 ENGINES = ("cython", "numba")
 # Engines that must be there: CI sets it, so that a missing one fails instead of being skipped.
