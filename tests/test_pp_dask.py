@@ -85,6 +85,33 @@ def seven_by_five(dtype):
     return (x * (1.1 if np.dtype(dtype).kind == "f" else 1)).astype(dtype)
 
 
+@pytest.mark.parametrize("chunks", [(3, 5), (3, 2), ((0, 4, 3), 5)], ids=str)
+@each_chunk
+def test_the_logarithm_of_normalised_counts_is_one_step(cls, chunks, monkeypatch):
+    """The same bits as of two steps, also where the normalised ones are wanted, too; each chunk is read once."""
+    from csraxis.dispatch import _lazy
+
+    source = Source(cls, seven_by_five("f4"), chunks)
+    normalised = cx.normalize(source.array, target_sum=1e4)
+    one = cx.log1p(normalised)
+    adata = ad.AnnData(source.array)
+    cx.pp.normalize_total(adata, target_sum=1e4)
+    cx.pp.log1p(adata)
+    monkeypatch.setattr(_lazy, "log1p_of_normalized", lambda x: None)
+    two = cx.log1p(normalised)
+    names = [array.name.rpartition("-")[0] for array in (one, adata.X, two)]
+    assert names == ["csraxis-normalize-log1p", "csraxis-normalize-log1p", "csraxis-log1p"]
+    for step in (one, adata.X):
+        source.reads.clear()
+        (result,) = dask.compute(step)
+        assert set(source.reads.values()) == {1}
+        np.testing.assert_array_equal(dense(result), dense(two.compute()))
+    both = dask.compute(normalised, one)
+    for result, expected in zip(both, (normalised, two), strict=True):
+        np.testing.assert_array_equal(dense(result), dense(expected.compute()))
+    assert_equal_chunk_by_chunk(one, cls, dense(two.compute()))
+
+
 @pytest.mark.parametrize(
     ("chunks", "dtype"),
     [

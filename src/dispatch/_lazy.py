@@ -236,9 +236,28 @@ def row_totals(x: da.Array, axis: int, dtype: np.dtype) -> da.Array:
     return reduce("totals", x, block, _reductions.add_sums, [finish], (axis,), False, np.dtype(float))[0]
 
 
+def log1p_of_normalized(x: da.Array) -> da.Array | None:
+    """log(1 + x) of what `normalize` made: each chunk in one go, without a matrix in between; None for others."""
+    layer: Any = x.dask.layers.get(x.name)
+    made: Any = getattr(getattr(layer, "task", None), "func", None)
+    block: Any = getattr(made, "keywords", {}).get("block")
+    if getattr(block, "func", None) is not _normalize_block or block.keywords["log1p"]:
+        return None
+    block = partial(_normalize_block, **block.keywords | {"log1p": True})
+    arrays: list[Any] = []
+    for (name, index), dtype in zip(layer.indices, made.keywords["dtypes"]):
+        axes = tuple(layer.output_indices.index(one) for one in index)
+        meta = _meta(x, dtype) if len(axes) == 2 else np.empty(0, dtype)
+        arrays += [da.Array(x.dask, name, tuple(x.chunks[axis] for axis in axes), meta=meta), axes]
+    return _blockwise(block, f"csraxis-normalize-log1p-{x.name[-32:]}", x.dtype, *arrays, meta=_meta(x, x.dtype))
+
+
 def unary(name: str, x: da.Array, *, out: Any = None) -> da.Array:
     """See `csraxis.log1p` and the other functions of single elements."""
     _no_out(out)
+    fused = log1p_of_normalized(x) if name == "log1p" else None
+    if fused is not None:
+        return fused
     return map_chunks(getattr(_elementwise, name), name, x, _elementwise.unary_dtype(name, x.dtype))
 
 

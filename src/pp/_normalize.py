@@ -310,7 +310,8 @@ def _logged(x: Any, base: float | None, in_place: bool = False) -> Any:
     if is_dask(x):
         from ..dispatch import _lazy
 
-        return _lazy.map_chunks(partial(_logged, base=base), "pp_log1p", x, dtype)
+        fused = _lazy.log1p_of_normalized(x) if base is None else None
+        return _lazy.map_chunks(partial(_logged, base=base), "pp_log1p", x, dtype) if fused is None else fused
     x = container(x)  # a chunk may be np.matrix
     return _change_base(apply("log1p", x, dtype, x if in_place else None), base)
 
