@@ -2,6 +2,7 @@
 
 import gc
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -385,6 +386,21 @@ def test_scale_reuses_a_buffer_that_nothing_shares(cls, max_value):
     cx.pp.scale(shared, zero_center=False, max_value=max_value)
     np.testing.assert_array_equal(dense(shared.raw.X), counts())
     assert bits(shared.X) == bits(adata.X)
+
+
+@pytest.mark.parametrize("cls", [np.asarray, sp.csr_array, sp.csc_array])
+def test_variable_genes_need_no_matrix_in_float64(cls):
+    x = cls(np.random.default_rng(0).poisson(2, (10_000, 1_200)).astype(np.float32))
+    n_values = x.nnz if sp.issparse(x) else x.size
+    with cx.config(threads=1):
+        cx.pp.highly_variable_genes(x[:50], n_top_genes=10)
+        tracemalloc.start()
+        try:
+            cx.pp.highly_variable_genes(x, n_top_genes=10)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert most < 6 * n_values  # a block has four million
 
 
 @pytest.mark.parametrize("cls", [np.array, sp.csr_array])

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..dispatch import _moments, _partials
 from ..dispatch._config import kernels
-from ..dispatch._inputs import compressed, container, is_dask, is_sparse, read_only, with_data
+from ..dispatch._inputs import compressed, container, is_sparse, read_only, with_data
 from ..dispatch._moments import Moments
 from ..dispatch._pieces import places
 from ..dispatch._rows import fold
@@ -239,8 +239,8 @@ def statistics(x: Any, batches: Batches | None, options: Options, base: float | 
     of = partial(_unlogged, base=base) if options.flavor == "seurat" else None
     count = options.counts_cells(batches is not None)
     block = partial(statistics_of, n_batches=n_batches, check=options.is_v3, count=count, of=of)
-    if not is_dask(x) and batches is None and not options.is_v3:
-        return block(x)  # its parts need not be merged: the reductions have threads of their own
+    if is_sparse(x) and batches is None and not options.is_v3:
+        return block(x)  # its parts need not be merged: these reductions have threads, and steps, of their own
     return join(fold(x, block, merge, rows=[] if batches is None else [batches.codes]))
 
 
