@@ -62,7 +62,7 @@ def main() -> None:
     print(f"{'stored values':>14}" + "".join(f"{name:>20}" for name in FUNCTIONS))
     for size in SIZES:
         x = matrix(size)
-        with mock.patch.object(_blocks, "PARALLEL_FROM", 0):
+        with mock.patch.object(_blocks, "PARALLEL_FROM", 1):
             ratios = [one / many for one, many in (measure(function, x, threads) for function in FUNCTIONS.values())]
         print(f"{size:>14,}" + "".join(f"{ratio:>20.2f}" for ratio in ratios))
 

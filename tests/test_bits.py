@@ -80,9 +80,9 @@ def assert_same(found, expected):
 def parallel(monkeypatch):
     """Threads for matrices of any size; asserts that they were used."""
     used = []
-    submit = _blocks._submit
+    call_helpers = _blocks._call_helpers
     monkeypatch.setattr(_blocks, "PARALLEL_FROM", 10)
-    monkeypatch.setattr(_blocks, "_submit", lambda *args: used.append(1) or submit(*args))
+    monkeypatch.setattr(_blocks, "_call_helpers", lambda *args: used.append(1) or call_helpers(*args))
     return used
 
 

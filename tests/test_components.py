@@ -286,7 +286,7 @@ def test_few_rows_on_dask():
 def test_the_same_bits_for_any_number_of_threads(engine, monkeypatch, dense_from):
     from csraxis.dispatch import _backed, _blocks
 
-    monkeypatch.setattr(_blocks, "PARALLEL_FROM", 0)
+    monkeypatch.setattr(_blocks, "PARALLEL_FROM", 1)
     monkeypatch.setattr(_backed, "BLOCK_VALUES", 300)
     monkeypatch.setattr(_gram, "BLOCK_VALUES", 300)
     monkeypatch.setattr(_comoments, "DENSE_FROM", dense_from)

@@ -155,6 +155,10 @@ def calls(name, dtype, index, special, start, stop):
             (data, indices, indptr, start, stop, *gram_scratch(dtype, n_dense, n_full, rng))
             for n_dense, n_full in PANELS
         ],
+        "dot_panels": [
+            (data, indices, indptr, start, stop, rng.normal(size=(q, N_MINOR, 32)), np.full((q, n, 32), 7.0))
+            for q in (0, 1, 3)
+        ],
         "log1p": [(data, int(indptr[start]), int(indptr[stop]), untouched.copy())],
         "normalize_major": [
             (data, indptr, start, stop, 1e4, log, np.full(n, 7.0), untouched.copy()) for log in (False, True)
@@ -209,7 +213,7 @@ CASES = [
     for name in CONTRACT
     for dtype in (("float32",) if "data" not in parameters(CONTRACT[name]) else VALUES)
     for index in (INDICES if "indices" in parameters(CONTRACT[name]) else INDICES[:1])
-    if dtype.startswith("float") or name not in ("log1p", "expm1", "normalize_major", "gram_panels")
+    if dtype.startswith("float") or name not in ("log1p", "expm1", "normalize_major", "gram_panels", "dot_panels")
 ]
 
 
@@ -468,6 +472,23 @@ def test_gram(kernels, dtype, start, stop):
     assert (np.abs(out - expected.astype(float)) <= 1e-14 * size).all()
 
 
+@pytest.mark.parametrize("dtype", VALUES[:2])
+@pytest.mark.parametrize("index", INDICES)
+@pytest.mark.parametrize("n_panels", [0, 1, 3])
+def test_products_with_panels(kernels, index, dtype, n_panels):
+    data, indices, indptr = matrix(dtype, index)
+    start, stop = 7, 84
+    panels = np.random.default_rng(3).normal(size=(n_panels, N_MINOR, 32))
+    out = np.full((n_panels, stop - start + 1, 32), 7.0)
+    assert kernels.dot_panels(*map(read_only, (data, indices, indptr)), start, stop, read_only(panels), out) == -1
+    assert (out[:, -1] == 7).all()
+    for i in range(start, stop):
+        row = slice(indptr[i], indptr[i + 1])
+        terms = data[row, None].astype(float) * panels[:, indices[row]]
+        expected = np.add.accumulate(terms, axis=1)[:, -1] if terms.shape[1] else np.zeros((n_panels, 32))
+        assert bits(out[:, i - start] + 0) == bits(expected + 0)
+
+
 @pytest.mark.parametrize("whole", [True, False], ids=["whole numbers", "any"])
 @pytest.mark.parametrize("dtype", VALUES[:2])
 @pytest.mark.parametrize("index", INDICES)
@@ -617,8 +638,10 @@ def test_no_columns(kernels, name):
     """Every index is bad then; with nothing stored, none is."""
     arguments = list(calls(name, "float32", "int32", False, 5, 85)[0])
     names = parameters(CONTRACT[name])
-    place = next(names.index(name) for name in ("n_minor", "factors", "keep", "place", "out") if name in names)
-    arguments[place] = 0 if "n_minor" in names else arguments[place][:0]
+    columns = ("n_minor", "factors", "keep", "place", "panels", "out")
+    place = next(names.index(name) for name in columns if name in names)
+    argument = arguments[place]
+    arguments[place] = 0 if "n_minor" in names else argument[:, :0] if names[place] == "panels" else argument[:0]
     assert getattr(kernels, name)(*arguments) == sum(LENGTHS[:5])
     arguments[names.index("stop")] = 5
     assert getattr(kernels, name)(*arguments) == -1

@@ -152,15 +152,16 @@ def test_nested_call_from_a_pool_thread(process):
     process(
         """
 cx.set_config(threads=2)
-names = set()
+workers = []
 
 def task(start, stop):
-    names.add(threading.current_thread().name)
+    workers.append((threading.current_thread().name.split("_")[0], _blocks.workers(x.nnz)))
     return right()
 
 blocks = [(i, i + 1) for i in range(8)]
 assert list(_blocks.run(task, blocks, x.nnz)) == [True] * 8
-assert names and all(name.startswith("csraxis") for name in names), names
+assert set(workers) == {("MainThread", 1), ("csraxis", 1)}, workers
+assert _blocks.workers(x.nnz) == 2
 print("right")
 """
     )
@@ -201,11 +202,11 @@ def test_threads_are_what_they_were_after_config(process):
 cx.set_config(threads=2)
 try:
     with cx.config(threads=3):
-        assert right() and _blocks._pool._max_workers == 3
+        assert right() and _blocks._pool._max_workers == 2
         raise KeyError
 except KeyError:
     assert cx.get_config()["threads"] == 2
-assert right() and _blocks._pool._max_workers == 2
+assert right() and _blocks._pool._max_workers == 1
 print("right")
 """
     )

@@ -6,9 +6,12 @@ on the matrix alone, so the number of threads never changes a bit of a result.
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from itertools import starmap
+from contextlib import suppress
+from functools import partial
+from itertools import pairwise, starmap
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,8 +20,9 @@ from . import _config, _engines
 
 Result = TypeVar("Result")
 
-# Below this many stored values a pool costs more than it saves (measured by `python -m bench.threads`).
-PARALLEL_FROM = 4_000_000
+# Below this many stored values threads cost more than they save (measured by `python -m bench.threads`: from here on
+# all but row sums and row factors gain, these from twice as many).
+PARALLEL_FROM = 2_000_000
 # Values that are cast to another type go through a scratch of this many, which stays in the second-level cache.
 CAST_STEP = 1 << 16
 
@@ -34,8 +38,8 @@ def split(indptr: np.ndarray, n_blocks: int) -> list[tuple[int, int]]:
     if n_blocks <= 1 or n_rows <= 1:
         return [(0, n_rows)]
     targets = indptr[0] + (indptr[-1] - indptr[0]) * np.arange(1, n_blocks) // n_blocks
-    edges = np.unique(np.concatenate(([0], np.searchsorted(indptr, targets), [n_rows])))
-    return list(zip(edges[:-1].tolist(), edges[1:].tolist()))
+    edges = sorted({0, n_rows, *np.searchsorted(indptr, targets).tolist()})
+    return list(pairwise(edges))
 
 
 def split_flat(n_values: int, step: int) -> list[tuple[int, int]]:
@@ -45,8 +49,9 @@ def split_flat(n_values: int, step: int) -> list[tuple[int, int]]:
 
 def per_thread(indptr: np.ndarray) -> list[tuple[int, int]]:
     """Blocks for work whose result does not depend on them: a few for each thread, so that none waits long."""
-    n_threads = workers(indptr.item(-1))
-    return split(indptr, 4 * n_threads if n_threads > 1 else 1)
+    n_values = indptr.item(-1)
+    n_threads = workers(n_values)
+    return split(indptr, n_threads * max(1, min(4, n_values // PARALLEL_FROM)) if n_threads > 1 else 1)
 
 
 def workers(n_values: int) -> int:
@@ -67,50 +72,56 @@ def run(task: Callable[..., Result], blocks: Sequence[tuple], n_values: int) -> 
 
 
 def _run_in_threads(task: Callable[..., Result], blocks: Sequence[tuple], n_threads: int) -> Iterator[Result]:
-    futures = _submit(task, blocks, n_threads)
+    """The calling thread works, too: only the others have to be woken, and none waits for the first of them."""
+    futures: list[Any] = [Future() for _ in blocks]
+    left = deque(zip(futures, blocks))
+    _call_helpers(partial(_work_off, task, left), n_threads - 1)
     try:
         for position, future in enumerate(futures):
+            while not future.done() and left:
+                _do_next(task, left)
             futures[position] = None  # so that a result is let go of once the caller has merged it
             yield future.result()
     finally:  # no task may be left at work on the caller's buffers
         wait([future for future in futures if future is not None and not future.cancel()])
-    for block in blocks[len(futures) :]:
-        yield task(*block)
 
 
-def _submit(task: Callable, blocks: Sequence[tuple], n_threads: int) -> list[Any]:
-    """A future for each block, in order; for fewer of them if no thread can be started (a limit, interpreter's end)."""
+def _call_helpers(work: Callable[[], None], n_helpers: int) -> None:
+    """Let that many threads of the pool call `work`; fewer if they cannot be started (a limit, interpreter's end)."""
     global _pool, _pool_size
-    futures: list[Any] = []
     with _lock:
-        if _pool is None or _pool_size != n_threads:
+        if _pool is None or _pool_size != n_helpers:
             if _pool is not None:
                 _pool.shutdown(wait=False)  # what was submitted to it still runs
-            _pool = ThreadPoolExecutor(n_threads, "csraxis", initializer=_enter_pool)
-            _pool_size = n_threads
-        try:
-            for block in blocks:
-                futures.append(Future())
-                _pool.submit(_work, futures[-1], task, block)
-        except RuntimeError:
-            # The pool may have put the block in its queue before it failed to start a thread for it: an in-place task
-            # that ran there and here would scale twice.
-            if futures[-1].cancel():
-                futures.pop()
-    return futures
+            _pool = ThreadPoolExecutor(n_helpers, "csraxis")
+            _pool_size = n_helpers
+        with suppress(RuntimeError):
+            for _ in range(n_helpers):
+                _pool.submit(work)
 
 
-def _work(future: Future, task: Callable, block: tuple) -> None:
-    """Do one block, unless it was cancelled."""
-    if future.set_running_or_notify_cancel():
-        try:
-            future.set_result(task(*block))
-        except BaseException as error:
-            future.set_exception(error)
+def _work_off(task: Callable, left: deque) -> None:
+    while left:
+        _do_next(task, left)
 
 
-def _enter_pool() -> None:
-    _thread.in_pool = True
+def _do_next(task: Callable, left: deque) -> None:
+    """Do the next block, if one is left that was not cancelled."""
+    try:
+        future, block = left.popleft()
+    except IndexError:
+        return
+    if not future.set_running_or_notify_cancel():
+        return
+    was_in_pool, _thread.in_pool = getattr(_thread, "in_pool", False), True
+    try:
+        future.set_result(task(*block))
+    except BaseException as error:
+        future.set_exception(error)
+        if not isinstance(error, Exception):  # Ctrl-C, in the calling thread
+            raise
+    finally:
+        _thread.in_pool = was_in_pool
 
 
 def _start_anew() -> None:

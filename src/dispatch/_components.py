@@ -20,7 +20,9 @@ from threadpoolctl import threadpool_limits
 
 from . import _blocks, _comoments, _gram, _moments, _partials, _select
 from ._comoments import Comoments
-from ._inputs import assemble, check_all_indices, compressed, container, is_dask, is_sparse, narrow, native
+from ._config import kernels
+from ._inputs import compressed, container, float_dtype, is_dask, is_sparse, native
+from ._pieces import check, row_pieces, run_rows
 from ._rows import fold
 
 # A covariance matrix of more columns (or rows) takes longer than the block method, and its square much memory.
@@ -33,6 +35,8 @@ LAPACK_UP_TO, SINGLE_FROM, GUARD, ANGLE = 2_500, 500, 20, 3e-4
 # tests/test_components.py). Where an eigenvalue may thereby change by more than LOST of it, or the space of the
 # components by more than an angle of TURNED, they are formed again in float64.
 SINGLE, LOST, TURNED = 5e-7, 5e-6, 1e-3
+# The kernel takes the axes in panels of as many: 256 bytes of each column.
+PANEL = 32
 # Where the block method stops: at residuals of this size relative to the eigenvalues, or after as many passes.
 TOLERANCE, MAX_PASSES, OVERSAMPLING = 1e-4, 30, 10
 # A column whose mean is as many standard deviations from zero is centred before products of rows are formed: else these
@@ -81,12 +85,13 @@ def components(x: Any, k: int, *, centre: bool, method: str, seed: Any) -> Compo
 
 def project(x: Any, axes: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> Any:
     """The scores of each row minus the mean along k axes: shape (n, k), in `dtype`; lazy for Dask."""
-    k, axes = len(axes), axes.T.copy()
     if is_dask(x):
         from . import _lazy
 
-        return _lazy.map_rows(partial(_scores, dtype=dtype), "scores", x, k, dtype, [axes, mean])
-    out = np.empty((x.shape[0], k), dtype)
+        return _lazy.map_rows(partial(_scores, dtype=dtype), "scores", x, len(axes), dtype, [axes, mean])
+    if is_sparse(x):
+        return _scores(x, axes, mean, dtype)
+    out = np.empty((x.shape[0], len(axes)), dtype)
     fold(x, _write_scores, lambda parts: None, rows=[out], shared=[axes, mean], whole=True)
     return out
 
@@ -103,16 +108,27 @@ def project_now(x: Any, axes: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> 
 
 def _scores(block: Any, axes: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> np.ndarray:
     block = container(block)
+    offset = axes @ mean
     if not is_sparse(block) or block.format == "csc":
-        return (_plain(block) @ axes - mean @ axes).astype(dtype)
+        return (_plain(block) @ axes.T - offset).astype(dtype)
     c = compressed(block)
-    check_all_indices(c)
-    out, offset = np.empty((c.n_major, axes.shape[1]), dtype), mean @ axes
-    for start, stop in _blocks.split(c.indptr, -(-len(c.data) // _blocks.CAST_STEP)):  # SciPy casts what it multiplies
-        lo, hi = int(c.indptr[start]), int(c.indptr[stop])
-        indptr = narrow(c.indptr[start : stop + 1] - lo, c.indices.dtype)
-        rows = assemble(sp.csr_array, (stop - start, c.n_minor), c.data[lo:hi], c.indices[lo:hi], indptr)
-        out[start:stop] = rows @ axes - offset
+    k, m = axes.shape
+    panels = np.zeros((-(-k // PANEL), m, PANEL))
+    for q, panel in enumerate(panels):
+        part = axes[q * PANEL : (q + 1) * PANEL]
+        panel[:, : len(part)] = part.T
+    panels.setflags(write=False)
+    out, kernel = np.empty((c.n_major, k), dtype), kernels()
+
+    def rows(start: int, stop: int) -> None:
+        n_steps = -(-int(c.indptr[stop] - c.indptr[start]) // _blocks.CAST_STEP)
+        for first, last in _blocks.split(c.indptr[start : stop + 1], n_steps):  # of which all panels are done in turn
+            for p in row_pieces(c, start + first, start + last, float_dtype(c.data.dtype)):
+                products = np.empty((len(panels), p.n, PANEL))
+                check(c, p.lo, kernel.dot_panels(p.data, p.indices, p.indptr, 0, p.n, panels, products))
+                out[p.first : p.first + p.n] = products.transpose(1, 0, 2).reshape(p.n, -1)[:, :k] - offset
+
+    run_rows(c, rows)
     return out
 
 

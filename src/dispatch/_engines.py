@@ -140,6 +140,12 @@ class Kernels(Protocol):
         """sums[q, place[j]] += column j . panel q; out as gram_major for columns of no panel; returns as sum_minor"""
 
     @staticmethod
+    def dot_panels(
+        data: Values, indices: Indices, indptr: Indptr, start: int, stop: int, panels: Values, out: Values
+    ) -> int:
+        """out[q, i - start] = row i . panel q, for rows [start, stop); returns as sum_minor"""
+
+    @staticmethod
     def normalize_major(
         data: Values,
         indptr: Indptr,

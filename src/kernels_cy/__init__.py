@@ -41,6 +41,7 @@ cpu: str = "generic" if _level == "base" else f"x86-64-{_level}"
 check_indices = _kernels.check_indices
 count_major = _kernels.count_major
 count_minor = _kernels.count_minor
+dot_panels = _kernels.dot_panels
 expm1 = _kernels.expm1
 find_minor = _kernels.find_minor
 finish_moments = _kernels.finish_moments

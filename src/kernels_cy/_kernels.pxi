@@ -710,9 +710,9 @@ cdef extern from *:
     #else
         #define CSRAXIS_VECTOR(T, NAME) typedef T NAME __attribute__((vector_size(16), aligned(sizeof(T)), may_alias))
     #endif
-    #define CSRAXIS_PANEL_SUMS(T, NAME) \
+    #define CSRAXIS_PANEL_SUMS(T, V, I, NAME) \
         CSRAXIS_VECTOR(T, NAME##_vector); \
-        static inline void NAME(const int32_t* rows, const T* values, Py_ssize_t n, const T* panel, T* sums) { \
+        static inline void NAME(const I* rows, const V* values, Py_ssize_t n, const T* panel, T* sums) { \
             enum { width = 256 / sizeof(T), lanes = sizeof(NAME##_vector) / sizeof(T), \
                    held = width / lanes < 8 ? width / lanes : 8 }; \
             for (Py_ssize_t first = 0; first < width; first += held * lanes) { \
@@ -721,19 +721,28 @@ cdef extern from *:
                 for (Py_ssize_t k = 0; k < n; k++) { \
                     const T* row = panel + (Py_ssize_t)rows[k] * width + first; \
                     for (int j = 0; j < held; j++) \
-                        a[j] += values[k] * *(const NAME##_vector*)(row + j * lanes); \
+                        a[j] += (T)values[k] * *(const NAME##_vector*)(row + j * lanes); \
                 } \
                 for (int j = 0; j < held; j++) \
                     *(NAME##_vector*)(sums + first + j * lanes) += a[j]; \
             } \
         }
-    CSRAXIS_PANEL_SUMS(float, csraxis_panel_sums_f32)
-    CSRAXIS_PANEL_SUMS(double, csraxis_panel_sums_f64)
+    CSRAXIS_PANEL_SUMS(float, float, int32_t, csraxis_panel_sums_f32)
+    CSRAXIS_PANEL_SUMS(double, double, int32_t, csraxis_panel_sums_f64)
+    CSRAXIS_PANEL_SUMS(double, float, int32_t, csraxis_panel_sums_f32_to_f64)
+    CSRAXIS_PANEL_SUMS(double, float, int64_t, csraxis_panel_sums_f32_to_f64_by_i64)
+    CSRAXIS_PANEL_SUMS(double, double, int64_t, csraxis_panel_sums_f64_by_i64)
     """
     void csraxis_panel_sums_f32(const int32_t* rows, const float* values, Py_ssize_t n, const float* panel,
                                 float* sums) nogil
     void csraxis_panel_sums_f64(const int32_t* rows, const double* values, Py_ssize_t n, const double* panel,
                                 double* sums) nogil
+    void csraxis_panel_sums_f32_to_f64(const int32_t* rows, const float* values, Py_ssize_t n, const double* panel,
+                                       double* sums) nogil
+    void csraxis_panel_sums_f32_to_f64_by_i64(const int64_t* rows, const float* values, Py_ssize_t n,
+                                              const double* panel, double* sums) nogil
+    void csraxis_panel_sums_f64_by_i64(const int64_t* rows, const double* values, Py_ssize_t n, const double* panel,
+                                       double* sums) nogil
 
 
 cdef inline void panel_sums(const int32_t* rows, const float_t* values, Py_ssize_t n, const float_t* panel,
@@ -743,6 +752,39 @@ cdef inline void panel_sums(const int32_t* rows, const float_t* values, Py_ssize
         csraxis_panel_sums_f32(rows, values, n, panel, sums)
     else:
         csraxis_panel_sums_f64(rows, values, n, panel, sums)
+
+
+cdef inline void wide_panel_sums(const index_t* rows, const float_t* values, Py_ssize_t n, const double* panel,
+                                 double* sums) noexcept nogil:
+    """The same in float64, whatever the values are."""
+    if float_t is float and index_t is int32_t:
+        csraxis_panel_sums_f32_to_f64(rows, values, n, panel, sums)
+    elif float_t is float:
+        csraxis_panel_sums_f32_to_f64_by_i64(rows, values, n, panel, sums)
+    elif index_t is int32_t:
+        csraxis_panel_sums_f64(rows, values, n, panel, sums)
+    else:
+        csraxis_panel_sums_f64_by_i64(rows, values, n, panel, sums)
+
+
+def dot_panels(const float_t[::1] data not None, const index_t[::1] indices not None,
+               const int64_t[::1] indptr not None, Py_ssize_t start, Py_ssize_t stop,
+               const double[:, :, ::1] panels not None, double[:, :, ::1] out not None):
+    """out[q, i - start] = row i . panel q, for rows [start, stop); returns as sum_minor"""
+    cdef Py_ssize_t n_minor = panels.shape[1], lo = indptr[start], n = indptr[stop] - lo, i, j, q, bad = -1
+    cdef double* sums
+    with nogil:
+        if any_outside(&indices[0] + lo, n, n_minor):
+            bad = first_outside(&indices[0], lo, lo + n, n_minor)
+        else:
+            for q in range(panels.shape[0]):  # one after the other: a panel stays in the second-level cache
+                for i in range(start, stop):
+                    lo = indptr[i]
+                    sums = &out[q, i - start, 0]
+                    for j in range(out.shape[2]):
+                        sums[j] = 0
+                    wide_panel_sums(&indices[0] + lo, &data[0] + lo, indptr[i + 1] - lo, &panels[q, 0, 0], sums)
+    return bad
 
 
 def gram_panels(const float_t[::1] data not None, const index_t[::1] indices not None,

@@ -546,6 +546,21 @@ def gram_panels(
 
 
 @_kernel
+def dot_panels(data, indices, indptr, start, stop, panels, out):
+    """out[q, i - start] = row i . panel q, for rows [start, stop); returns as sum_minor"""
+    bad = _first_outside(indices, indptr[start], indptr[stop], panels.shape[1])
+    if bad >= 0:
+        return bad
+    for q in range(panels.shape[0]):  # one after the other: a panel stays in the second-level cache
+        for i in range(start, stop):
+            lo, hi = indptr[i], indptr[i + 1]
+            sums = out[q, i - start]
+            sums[:] = 0
+            panel_sums(indices[lo:hi], data[lo:hi], panels[q], sums)
+    return -1
+
+
+@_kernel
 def normalize_major(data, indptr, start, stop, target, log, totals, out):
     """t = totals[i - start] = sum(row i); out = row * (target / t), or log(1 + that); a row with t = 0 stays"""
     for i in range(start, stop):

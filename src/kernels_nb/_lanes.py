@@ -125,7 +125,7 @@ def panel_sums(typingctx, rows, values, panel, sums):
         rows, values, panel, sums = (
             context.make_array(kind)(context, builder, array) for kind, array in zip(signature.args, args)
         )
-        element = context.get_value_type(signature.args[1].dtype)
+        element = context.get_value_type(signature.args[3].dtype)
         size = 4 if element == ir.FloatType() else 8
         lanes = 256 // size
         vector = ir.VectorType(element, lanes)
@@ -134,9 +134,11 @@ def panel_sums(typingctx, rows, values, panel, sums):
         total = cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * lanes))
         n = cgutils.unpack_tuple(builder, rows.shape, 1)[0]
         with cgutils.for_range_slice(builder, ir.Constant(INDEX, 0), n, ir.Constant(INDEX, 1)) as (k, _):
-            value = builder.insert_element(undefined, builder.load(builder.gep(values.data, [k])), first)
-            value = builder.shuffle_vector(value, undefined, everywhere)
-            row = builder.sext(builder.load(builder.gep(rows.data, [k])), INDEX)
+            value = builder.load(builder.gep(values.data, [k]))
+            value = value if value.type == element else builder.fpext(value, element)
+            value = builder.shuffle_vector(builder.insert_element(undefined, value, first), undefined, everywhere)
+            row = builder.load(builder.gep(rows.data, [k]))
+            row = row if row.type == INDEX else builder.sext(row, INDEX)
             start = builder.gep(panel.data, [builder.mul(row, ir.Constant(INDEX, lanes))])
             loaded = builder.load(builder.bitcast(start, vector.as_pointer()), align=size)
             builder.store(builder.fadd(builder.load(total), builder.fmul(value, loaded)), total)
