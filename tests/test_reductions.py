@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import csraxis as cx
 import reference
 from checks import assert_close, assert_exact, eps, unchanged
+from csraxis.dispatch import _blocks, _pieces
 from strategies import AXES, CLASSES, COMPLEX, FLOATS, INTEGERS, REAL, dense_arrays, examples, matrices
 
 REAL_ONLY = ("var", "std", "max", "min")
@@ -265,6 +266,30 @@ def test_long_matrices(engine, dtype):
                 result = getattr(cx, function)(cls(rows), axis=axis)
                 assert result.dtype == expected.dtype
                 assert_close(result, expected, 1e-12 if dtype != "float32" else 1e-6)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("where", [None, 0, 47, 95], ids=["in order", "first row", "middle", "last row"])
+@pytest.mark.parametrize("what", ["unsorted", "duplicate"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_rows_that_turn_out_not_to_be_in_order(engine, monkeypatch, cls, where, what, threads):
+    """They are looked at piece by piece, while the pieces are worked on."""
+    monkeypatch.setattr(_pieces, "LOOK_STEP", 64)
+    monkeypatch.setattr(_blocks, "PARALLEL_FROM", 100)
+    rng = np.random.default_rng(0)
+    indices = np.sort(rng.random((96, 40)).argsort(axis=1)[:, :9], axis=1).astype(np.int32)
+    if where is not None:
+        indices[where, 3:5] = indices[where, 4:2:-1] if what == "unsorted" else indices[where, 3]
+    data, indptr = rng.integers(-3, 4, indices.size).astype("f4"), np.arange(0, indices.size + 1, 9, dtype=np.int32)
+    shape = (96, 40) if cls.__name__.startswith("csr") else (40, 96)
+    for function, axis in [(f, axis) for f in ("var", "mean_var", "count_nonzero") for axis in (0, 1, None)]:
+        x = cls((data, indices.ravel(), indptr), shape=shape)
+        with cx.config(threads=threads), unchanged(x):
+            found = getattr(cx, function)(x, axis=axis)
+        expected = getattr(cx, function)(x.toarray(), axis=axis)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        assert x.has_canonical_format == (where is None)
+        assert "_has_canonical_format" in vars(x) or "_has_sorted_indices" in vars(x)
 
 
 def test_duplicates_are_one_element(engine):

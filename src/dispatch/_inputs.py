@@ -4,7 +4,7 @@ All checks of a compressed matrix but one are here: an index is checked by the k
 """
 
 import sys
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 import scipy.sparse as sp
@@ -41,6 +41,7 @@ class Compressed(NamedTuple):
     major: int
     source: Any  # the SciPy object
     name: str = "x"  # which argument it is
+    unknown: bool = False  # whether rows are sorted and without duplicates, where that matters
 
 
 def is_sparse(x: Any) -> bool:
@@ -202,10 +203,11 @@ def one_axis(axis: int, ndim: int = 2) -> int:
     return normalize_axis_index(axis, ndim, "axis")
 
 
-def compressed(x: Any, *, canonical: bool = False, name: str = "x") -> Compressed:
+def compressed(x: Any, *, canonical: bool | Literal["later"] = False, name: str = "x") -> Compressed:
     """The plain arrays of a csr or csc container, checked.
 
-    With `canonical`, rows are sorted and without duplicates: on a copy (of integers, in 64 bits), where x is not.
+    With `canonical`, rows are sorted and without duplicates: on a copy (of integers, in 64 bits), where x is not. With
+    "later" they are, or that is `unknown` yet.
     """
     shape = x.shape
     major = -1 if len(shape) == 1 else 0 if x.format == "csr" else 1
@@ -223,7 +225,11 @@ def compressed(x: Any, *, canonical: bool = False, name: str = "x") -> Compresse
         array.setflags(write=False)
     c = Compressed(data, indices, indptr, n_major, n_minor, major, x, name)
     # True and True in one place are True, not two.
-    if not (canonical or data.dtype.kind == "b") or _is_canonical(c):
+    if not (canonical or data.dtype.kind == "b"):
+        return c
+    if canonical == "later" and not _is_known(x):
+        return c._replace(unknown=True)
+    if _is_canonical(c):
         return c
     check_all_indices(c)  # while positions are those of x
     # Duplicates add up as they do in a sum: narrow integers must not wrap.
@@ -233,9 +239,14 @@ def compressed(x: Any, *, canonical: bool = False, name: str = "x") -> Compresse
     return compressed(ordered, name=name)
 
 
+def _is_known(x: Any) -> bool:
+    """Whether SciPy has a cached answer to that."""
+    return hasattr(x, "_has_canonical_format") or getattr(x, "_has_sorted_indices", True) is False
+
+
 def _is_canonical(c: Compressed) -> bool:
     """Whether rows are sorted and without duplicates: SciPy's cached answer, or one found now and cached."""
-    if not (hasattr(c.source, "_has_canonical_format") or getattr(c.source, "_has_sorted_indices", True) is False):
+    if not _is_known(c.source):
         kernel = kernels()
         blocks = _blocks.per_thread(c.indptr)
         found = _blocks.run(lambda *block: kernel.is_canonical(c.indices, c.indptr, *block), blocks, len(c.data))

@@ -4,7 +4,7 @@ Each function takes a container in memory and the axes to reduce, and keeps the 
 """
 
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import partial, reduce
 from math import prod
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from ._pieces import (
     as_one_row,
     check,
     flat_pieces,
+    in_order,
     kernel_dtype,
     minor_blocks,
     one_row,
@@ -140,7 +141,10 @@ def counts(x: Any, axes: Axes) -> np.ndarray:
     x = container(x)
     if is_dense(x, axes):
         return np.asarray(np.sum(to_ndarray(x) != 0, axis=axes, dtype=np.int64, keepdims=True))
-    c = compressed(x, canonical=True)
+    return in_order(x, partial(_counts, axes=axes))
+
+
+def _counts(c: Compressed, axes: Axes) -> np.ndarray:
     if c.data.dtype.kind == "c":
         c = c._replace(data=read_only(c.data != 0))
     steps = (kernel_dtype(c.data.dtype, COUNT_AS),)
@@ -320,18 +324,19 @@ def moments(x: Any, axes: Axes, of: Callable[[np.ndarray], np.ndarray] | None = 
     if is_dense(x, axes):
         x = to_ndarray(x)
         return _dense_moments(x if of is None else of(x), axes)
-    c = compressed(x, canonical=True)
-    steps: tuple[Step, ...] = (kernel_dtype(c.data.dtype, MOMENTS_AS) if of is None else of,)
-    if axes == (c.major,):
-        records = _minor_records(c, *steps)
-    elif len(axes) == 1:
-        records = _major_records(c, *steps)
-    else:
-        records = _major_records(as_one_row(c), *steps)
-    if len(axes) == 2:
-        records = _moments.merge_records(records)
+    records = in_order(x, partial(_records, axes=axes, of=of))
     merged = _moments.with_zeros(records, n_reduced(x.shape, axes))
     return Moments(*merged.reshape((4, 1, -1) if axes == (0,) else (4, -1, 1)))
+
+
+def _records(c: Compressed, axes: Axes, of: Callable[[np.ndarray], np.ndarray] | None) -> np.ndarray:
+    """Moments of the stored values."""
+    steps: tuple[Step, ...] = (kernel_dtype(c.data.dtype, MOMENTS_AS) if of is None else of,)
+    if axes == (c.major,):
+        return _minor_records(c, *steps)
+    if len(axes) == 1:
+        return _major_records(c, *steps)
+    return _moments.merge_records(_major_records(as_one_row(c), *steps))
 
 
 def _major_records(c: Compressed, *steps: Step) -> np.ndarray:

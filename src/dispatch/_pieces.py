@@ -4,12 +4,15 @@ Where the values have a type that kernels take, a piece is a whole block and not
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from . import _blocks
-from ._inputs import Compressed, native_dtype, raise_bad_index, read_only
+from ._config import kernels
+from ._inputs import Compressed, compressed, native_dtype, raise_bad_index, read_only
+
+Result = TypeVar("Result")
 
 # The types that kernels take for the others; at the same width they are viewed as it, else cast to it.
 SUM_AS, MOMENTS_AS, COUNT_AS = (
@@ -26,6 +29,14 @@ SCALE_AS = TAKE_AS = COUNT_AS
 
 # What values go through: a type, or a function that gives new values.
 Step = np.dtype | Callable[[np.ndarray], np.ndarray]
+
+
+# Rows whose order is not known are looked at so many indices at a time, which are then still in the cache.
+LOOK_STEP = 1 << 19
+
+
+class OutOfOrder(Exception):
+    """A row turned out not to be sorted, or to have duplicates."""
 
 
 class Piece(NamedTuple):
@@ -79,36 +90,62 @@ def _is_free(dtype: np.dtype, dtypes: tuple[Step, ...]) -> bool:
     return True
 
 
+def in_order(x: Any, work: Callable[[Compressed], Result]) -> Result:
+    """work(c) of a sparse x whose rows are sorted and without duplicates, or of a copy that is.
+
+    Where it is not known of x, rows are looked at as their pieces are taken: one reading of the indices less.
+    """
+    c = compressed(x, canonical="later")
+    try:
+        result = work(c)
+    except OutOfOrder:
+        return work(compressed(x, canonical=True))
+    if c.unknown:
+        c.source.has_canonical_format = True
+    return result
+
+
+def _looked_at(c: Compressed, start: int, stop: int, step: int | None) -> Iterator[tuple[int, int]]:
+    """The rows [start, stop) in blocks of about `step` values, or in one; looked at if their order is unknown."""
+    if c.unknown:
+        step = min(step or LOOK_STEP, LOOK_STEP)
+    n_values = c.indptr.item(stop) - c.indptr.item(start)
+    for first, last in _blocks.split(c.indptr[start : stop + 1], -(-n_values // step) if step else 1):
+        if c.unknown and not kernels().is_canonical(c.indices, c.indptr, start + first, start + last):
+            raise OutOfOrder
+        yield start + first, start + last
+
+
 def row_pieces(c: Compressed, start: int, stop: int, *dtypes: Step, into: np.ndarray | None = None) -> Iterator[Piece]:
     """The rows [start, stop), cast through `dtypes`; with `into`, by way of that buffer of the result's type."""
     free = _is_free(c.data.dtype, dtypes if into is None else (into.dtype, *dtypes))
-    if free and stop - start == c.n_major:
+    if free and stop - start == c.n_major and not c.unknown:
         yield Piece(cast(c.data, *dtypes), c.indices, c.indptr, 0, len(c.data), 0, c.n_major)
         return
-    indptr = c.indptr[start : stop + 1]
-    n_pieces = 1 if free else -(-int(indptr[-1] - indptr[0]) // _blocks.CAST_STEP)
-    for first, last in _blocks.split(indptr, n_pieces):
-        lo, hi = int(indptr[first]), int(indptr[last])
+    for first, last in _looked_at(c, start, stop, None if free else _blocks.CAST_STEP):
+        lo, hi = c.indptr.item(first), c.indptr.item(last)
         data = c.data[lo:hi]
         if into is not None and into.dtype != data.dtype:
             with np.errstate(all="ignore"):
                 into[lo:hi] = data
             data = into[lo:hi]
         data = read_only(cast(data, *dtypes))
-        its_indptr = indptr[first : last + 1]
+        indptr = c.indptr[first : last + 1]
         if lo:
-            its_indptr = read_only(its_indptr - lo)
-        yield Piece(data, c.indices[lo:hi], its_indptr, lo, hi, start + first, last - first)
+            indptr = read_only(indptr - lo)
+        yield Piece(data, c.indices[lo:hi], indptr, lo, hi, first, last - first)
 
 
 def flat_pieces(c: Compressed, start: int, stop: int, *dtypes: Step) -> Iterator[Piece]:
     """The stored values of the rows [start, stop), cast through `dtypes`, each piece as if it were one row."""
-    begin, end = c.indptr.item(start), c.indptr.item(stop)
-    step = max(end - begin, 1) if _is_free(c.data.dtype, dtypes) else _blocks.CAST_STEP
-    for lo in range(begin, end, step):
-        hi = min(lo + step, end)
-        data = read_only(cast(c.data[lo:hi], *dtypes))
-        yield Piece(data, c.indices[lo:hi], one_row(hi - lo), lo, hi, 0, 1)
+    free = _is_free(c.data.dtype, dtypes)
+    for first, last in _looked_at(c, start, stop, None):
+        begin, end = c.indptr.item(first), c.indptr.item(last)
+        step = max(end - begin, 1) if free else _blocks.CAST_STEP
+        for lo in range(begin, end, step):
+            hi = min(lo + step, end)
+            data = read_only(cast(c.data[lo:hi], *dtypes))
+            yield Piece(data, c.indices[lo:hi], one_row(hi - lo), lo, hi, 0, 1)
 
 
 def one_row(n: int) -> np.ndarray:
@@ -129,6 +166,9 @@ def places(c: Compressed) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
 
 def as_one_row(c: Compressed) -> Compressed:
     """All stored values in rows of equal length, whatever the rows of the matrix: for reductions over both axes."""
+    if c.unknown:
+        for _ in _looked_at(c, 0, c.n_major, None):
+            pass
     edges = np.array([*range(0, len(c.data), _blocks.CAST_STEP), len(c.data)])
     edges.setflags(write=False)
     return Compressed(c.data, c.indices, edges, len(edges) - 1, c.n_minor, 0, c.source, c.name)
