@@ -399,6 +399,11 @@ def _too_far(records: np.ndarray, n_rows: int) -> np.ndarray:
     integers are exact, wherever the shift is.
     """
     n, s1, s2, shift = records.T
+    with np.errstate(all="ignore"):
+        squares = s1 * s1
+        near = squares * np.sqrt(n) <= 4000 * (n * s2 - squares)  # without what varies against the zeros
+    if near.all() and s2.max(initial=0) < 2**53:  # nearly always, and four times as fast
+        return ~near
     exact = (np.rint(s1) == s1) & (np.rint(s2) == s2) & (np.rint(shift) == shift) & (s2 < 2**53)
     with np.errstate(all="ignore"):
         distance = s1 * s1 / n  # n (mean - shift)**2

@@ -3,7 +3,7 @@
 Where the values have a type that kernels take, a piece is a whole block and nothing is copied.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -105,15 +105,24 @@ def in_order(x: Any, work: Callable[[Compressed], Result]) -> Result:
     return result
 
 
-def _looked_at(c: Compressed, start: int, stop: int, step: int | None) -> Iterator[tuple[int, int]]:
+def _in_steps(c: Compressed, start: int, stop: int, step: int | None) -> Iterable[tuple[int, int]]:
     """The rows [start, stop) in blocks of about `step` values, or in one; looked at if their order is unknown."""
     if c.unknown:
-        step = min(step or LOOK_STEP, LOOK_STEP)
+        return _looked_at(c, start, stop, min(step or LOOK_STEP, LOOK_STEP))
+    return ((start, stop),) if step is None else _split(c, start, stop, step)
+
+
+def _split(c: Compressed, start: int, stop: int, step: int) -> list[tuple[int, int]]:
     n_values = c.indptr.item(stop) - c.indptr.item(start)
-    for first, last in _blocks.split(c.indptr[start : stop + 1], -(-n_values // step) if step else 1):
-        if c.unknown and not kernels().is_canonical(c.indices, c.indptr, start + first, start + last):
+    blocks = _blocks.split(c.indptr[start : stop + 1], -(-n_values // step))
+    return [(start + first, start + last) for first, last in blocks]
+
+
+def _looked_at(c: Compressed, start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
+    for block in _split(c, start, stop, step):
+        if not kernels().is_canonical(c.indices, c.indptr, *block):
             raise OutOfOrder
-        yield start + first, start + last
+        yield block
 
 
 def row_pieces(c: Compressed, start: int, stop: int, *dtypes: Step, into: np.ndarray | None = None) -> Iterator[Piece]:
@@ -122,7 +131,7 @@ def row_pieces(c: Compressed, start: int, stop: int, *dtypes: Step, into: np.nda
     if free and stop - start == c.n_major and not c.unknown:
         yield Piece(cast(c.data, *dtypes), c.indices, c.indptr, 0, len(c.data), 0, c.n_major)
         return
-    for first, last in _looked_at(c, start, stop, None if free else _blocks.CAST_STEP):
+    for first, last in _in_steps(c, start, stop, None if free else _blocks.CAST_STEP):
         lo, hi = c.indptr.item(first), c.indptr.item(last)
         data = c.data[lo:hi]
         if into is not None and into.dtype != data.dtype:
@@ -139,7 +148,7 @@ def row_pieces(c: Compressed, start: int, stop: int, *dtypes: Step, into: np.nda
 def flat_pieces(c: Compressed, start: int, stop: int, *dtypes: Step) -> Iterator[Piece]:
     """The stored values of the rows [start, stop), cast through `dtypes`, each piece as if it were one row."""
     free = _is_free(c.data.dtype, dtypes)
-    for first, last in _looked_at(c, start, stop, None):
+    for first, last in _in_steps(c, start, stop, None):
         begin, end = c.indptr.item(first), c.indptr.item(last)
         step = max(end - begin, 1) if free else _blocks.CAST_STEP
         for lo in range(begin, end, step):
@@ -166,9 +175,8 @@ def places(c: Compressed) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
 
 def as_one_row(c: Compressed) -> Compressed:
     """All stored values in rows of equal length, whatever the rows of the matrix: for reductions over both axes."""
-    if c.unknown:
-        for _ in _looked_at(c, 0, c.n_major, None):
-            pass
+    for _ in _in_steps(c, 0, c.n_major, None):
+        pass
     edges = np.array([*range(0, len(c.data), _blocks.CAST_STEP), len(c.data)])
     edges.setflags(write=False)
     return Compressed(c.data, c.indices, edges, len(edges) - 1, c.n_minor, 0, c.source, c.name)
