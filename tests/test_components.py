@@ -1,6 +1,7 @@
 """Principal components: those of the dense matrix, whatever the container, method, chunking and shape."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import scipy.linalg
 import scipy.sparse as sp
 
 import csraxis as cx
-from csraxis.dispatch import _comoments, _components, _gram
+from csraxis.dispatch import _blocks, _comoments, _components, _gram
 from csraxis.dispatch._comoments import comoments, merge
 from csraxis.dispatch._components import components, project
 
@@ -299,6 +300,50 @@ def test_the_same_bits_for_any_number_of_threads(engine, monkeypatch, dense_from
     for one in found[1:]:
         for part, expected in zip(one, found[0]):
             np.testing.assert_array_equal(part, expected)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("k", [1, 32, 33, 70])
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i2", "?"])
+def test_scores_are_the_product(engine, monkeypatch, threads, k, dtype):
+    """Row blocks and panels of any size; rows without values; what is not a float."""
+    monkeypatch.setattr(_blocks, "PARALLEL_FROM", 10)
+    monkeypatch.setattr(_components, "SCORES_ROWS", 7)
+    rng = np.random.default_rng(0)
+    x = np.where(rng.random((60, 90)) < 0.3, rng.integers(1, 9, (60, 90)), 0).astype(dtype)
+    x[10:30] = 0
+    axes, mean = rng.normal(size=(k, 90)), rng.random(90)
+    with cx.config(threads=threads):
+        found = project(sp.csr_array(x), axes, mean, np.dtype("f4"))
+    assert found.dtype == "f4"
+    np.testing.assert_allclose(found, x.astype(float) @ axes.T - mean @ axes.T, rtol=1e-6, atol=1e-5)
+
+
+def test_scores_of_no_rows():
+    axes, mean = np.eye(3, 7), np.zeros(7)
+    assert project(sp.csr_array((0, 7), dtype="f4"), axes, mean, np.dtype("f4")).shape == (0, 3)
+    da = pytest.importorskip("dask.array")
+    rows = sp.random_array((50, 7), density=0.5, format="csr", rng=np.random.default_rng(0))
+    blocks = {("x", i, 0): block for i, block in enumerate((rows[:30], rows[:0], rows[30:]))}
+    x = da.Array(blocks, "x", chunks=((30, 0, 20), (7,)), meta=rows[:0])
+    np.testing.assert_allclose(project(x, axes, mean, np.dtype(float)).compute(), rows @ axes.T)
+
+
+def test_scores_of_other_columns_are_refused():
+    with pytest.raises(ValueError, match="the components have 9 columns, x has 7"):
+        project(sp.csr_array(np.ones((5, 7))), np.eye(3, 9), np.zeros(9), np.dtype(float))
+
+
+def test_scores_of_many_empty_rows_need_no_more_than_the_result():
+    x = sp.csr_array((200_000, 10), dtype="f4")
+    tracemalloc.start()
+    try:
+        scores = project(x, np.eye(10), np.zeros(10), np.dtype("f4"))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert not scores.any()
+    assert peak < scores.nbytes + x.indptr.nbytes + 8 * len(x.indptr) + 2e6
 
 
 def test_arpack_above_the_limit_of_lapack(monkeypatch):

@@ -284,6 +284,81 @@ except KeyError:
     )
 
 
+@pytest.mark.parametrize("when", ["set_running_or_notify_cancel", "set_result"])
+def test_an_interrupt_between_blocks(process, when):
+    """Ctrl-C in the calling thread, where a block is neither left nor done: it arrives, and nothing waits for ever."""
+    process(
+        f"""
+from concurrent.futures import Future
+cx.set_config(threads=2)
+original, interrupted = Future.{when}, []
+
+def interrupt(future, *result):
+    found = original(future, *result)
+    if threading.current_thread() is threading.main_thread() and not interrupted:
+        interrupted.append(1)
+        raise KeyboardInterrupt
+    return found
+
+Future.{when} = interrupt
+try:
+    right()
+except KeyboardInterrupt:
+    print("right" if right() else "wrong")
+"""
+    )
+
+
+def test_calls_that_have_ended_leave_nothing_in_the_queue(process):
+    """While the helper is busy elsewhere, the calling threads end without it."""
+    process(
+        """
+import gc, time, weakref
+cx.set_config(threads=2)
+busy, done = threading.Event(), threading.Event()
+
+def task(start, stop):
+    if threading.current_thread().name.startswith("csraxis"):
+        busy.set()
+        done.wait()
+    else:
+        busy.wait()
+
+other = threading.Thread(target=lambda: list(_blocks.run(task, [(i, i + 1) for i in range(8)], x.nnz)))
+other.start()
+busy.wait()
+gc.disable()
+alive = []
+for _ in range(3):
+    y = sp.csr_array((data, indices, indptr), shape=dense.shape)
+    cx.sum(y, axis=0)
+    alive.append(weakref.ref(y))
+    del y
+found = [one() for one in alive]
+done.set()
+other.join()
+print("right" if found == [None] * 3 else "wrong")
+"""
+    )
+
+
+def test_the_error_state_of_the_caller_holds_in_all_blocks(process):
+    process(
+        """
+cx.set_config(threads=2)
+states = set()
+
+def task(start, stop):
+    states.add((threading.current_thread().name.split("_")[0], np.geterr()["over"]))
+    threading.Event().wait(0.02)
+
+with np.errstate(over="raise"):
+    list(_blocks.run(task, [(i, i + 1) for i in range(8)], x.nnz))
+print("right" if states == {("MainThread", "raise"), ("csraxis", "raise")} else states)
+"""
+    )
+
+
 @pytest.mark.parametrize("started", [0, 1])
 def test_no_more_threads_can_be_started(process, started):
     """As under a limit of processes: every block is done, and done once, though it works in place."""

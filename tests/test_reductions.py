@@ -1,6 +1,8 @@
 """sum, prod, mean, var, std, mean_var, max, min, any, all and count_nonzero against exact arithmetic and SciPy."""
 
+import gc
 import math
+import weakref
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 import csraxis as cx
 import reference
 from checks import assert_close, assert_exact, eps, unchanged
-from csraxis.dispatch import _blocks, _pieces
+from csraxis.dispatch import _blocks, _partials, _pieces
 from strategies import AXES, CLASSES, COMPLEX, FLOATS, INTEGERS, REAL, dense_arrays, examples, matrices
 
 REAL_ONLY = ("var", "std", "max", "min")
@@ -290,6 +292,47 @@ def test_rows_that_turn_out_not_to_be_in_order(engine, monkeypatch, cls, where, 
         np.testing.assert_allclose(found, expected, rtol=1e-6)
         assert x.has_canonical_format == (where is None)
         assert "_has_canonical_format" in vars(x) or "_has_sorted_indices" in vars(x)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_matrix_that_is_not_in_order_leaves_no_trace(monkeypatch, threads):
+    """Its memory is free at once, and an error shows nothing of the attempt without a copy."""
+    monkeypatch.setattr(_blocks, "PARALLEL_FROM", 10)
+    x = sp.csr_array(np.ones((60, 40), "f4"))
+    x.indices = x.indices.reshape(60, 40)[:, ::-1].copy().ravel()
+    x = sp.csr_array((x.data, x.indices, x.indptr), shape=x.shape)
+    gone = weakref.ref(x)
+    gc.disable()
+    try:
+        with cx.config(threads=threads):
+            cx.var(x, axis=0)
+            bad = x.copy()
+            bad.indices[7] = 40
+            with pytest.raises(ValueError, match=r"x.indices\[7\] is 40") as error:
+                cx.var(sp.csr_array((bad.data, bad.indices, bad.indptr), shape=x.shape), axis=0)
+        del x
+        assert gone() is None
+    finally:
+        gc.enable()
+    assert error.value.__context__ is None
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole numbers", "any"])
+def test_where_a_shift_is_too_far(whole):
+    """The quick answer for all columns is the one of each: here of all together and of each alone."""
+    rng = np.random.default_rng(0)
+    n = rng.integers(0, 50, 3000).astype(float)
+    shift = np.exp(rng.uniform(-5, 12, 3000))
+    spread, distance = (np.exp(rng.uniform(-20, 20, 3000)) for _ in range(2))
+    s1, s2 = n * distance, n * (distance**2 + spread**2)
+    if whole:
+        shift, s1, s2 = map(np.rint, (shift, s1, s2))
+    else:
+        s2[rng.random(3000) < 0.02], s1[rng.random(3000) < 0.02] = np.inf, np.nan
+    records = np.stack([n, s1, s2, shift], axis=1)
+    together = _partials._too_far(records, 60)
+    assert 0 < np.count_nonzero(together) < len(together)
+    assert [bool(_partials._too_far(one[None], 60)[0]) for one in records] == together.tolist()
 
 
 def test_duplicates_are_one_element(engine):

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from functools import partial
+from contextvars import copy_context
 from itertools import pairwise, starmap
 from typing import Any, TypeVar
 
@@ -20,8 +20,8 @@ from . import _config, _engines
 
 Result = TypeVar("Result")
 
-# Below this many stored values threads cost more than they save (measured by `python -m bench.threads`: from here on
-# all but row sums and row factors gain, these from twice as many).
+# Below this many stored values threads cost more than they save (measured by `python -m bench.threads`). What only
+# reads or writes values gains from twice as many on, all else from half of it.
 PARALLEL_FROM = 2_000_000
 # Values that are cast to another type go through a scratch of this many, which stays in the second-level cache.
 CAST_STEP = 1 << 16
@@ -72,22 +72,25 @@ def run(task: Callable[..., Result], blocks: Sequence[tuple], n_values: int) -> 
 
 
 def _run_in_threads(task: Callable[..., Result], blocks: Sequence[tuple], n_threads: int) -> Iterator[Result]:
-    """The calling thread works, too: only the others have to be woken, and none waits for the first of them."""
+    """The calling thread works, too: one thread less has to be woken, and work begins before the others are awake."""
     futures: list[Any] = [Future() for _ in blocks]
-    left = deque(zip(futures, blocks))
-    _call_helpers(partial(_work_off, task, left), n_threads - 1)
+    left = deque((future, task, block) for future, block in zip(futures, blocks))
+    future = None
     try:
+        _call_helpers(left, n_threads - 1)
         for position, future in enumerate(futures):
             while not future.done() and left:
-                _do_next(task, left)
+                _do_next(left)
             futures[position] = None  # so that a result is let go of once the caller has merged it
             yield future.result()
-    finally:  # no task may be left at work on the caller's buffers
+    finally:  # no task may be left at work on the caller's buffers, nor be referred to by the queue of the pool
+        future = None  # an exception would refer to this frame, and so to itself
+        left.clear()
         wait([future for future in futures if future is not None and not future.cancel()])
 
 
-def _call_helpers(work: Callable[[], None], n_helpers: int) -> None:
-    """Let that many threads of the pool call `work`; fewer if they cannot be started (a limit, interpreter's end)."""
+def _call_helpers(left: deque, n_helpers: int) -> None:
+    """Let that many threads of the pool help; fewer if they cannot be started (a limit, interpreter's end)."""
     global _pool, _pool_size
     with _lock:
         if _pool is None or _pool_size != n_helpers:
@@ -97,31 +100,33 @@ def _call_helpers(work: Callable[[], None], n_helpers: int) -> None:
             _pool_size = n_helpers
         with suppress(RuntimeError):
             for _ in range(n_helpers):
-                _pool.submit(work)
+                _pool.submit(copy_context().run, _work_off, left)  # with the caller's np.errstate
 
 
-def _work_off(task: Callable, left: deque) -> None:
+def _work_off(left: deque) -> None:
     while left:
-        _do_next(task, left)
+        _do_next(left)
 
 
-def _do_next(task: Callable, left: deque) -> None:
+def _do_next(left: deque) -> None:
     """Do the next block, if one is left that was not cancelled."""
+    was_in_pool = getattr(_thread, "in_pool", False)
     try:
-        future, block = left.popleft()
+        future, task, block = left.popleft()
     except IndexError:
         return
-    if not future.set_running_or_notify_cancel():
-        return
-    was_in_pool, _thread.in_pool = getattr(_thread, "in_pool", False), True
     try:
-        future.set_result(task(*block))
+        _thread.in_pool = True
+        if future.set_running_or_notify_cancel():
+            future.set_result(task(*block))
     except BaseException as error:
-        future.set_exception(error)
-        if not isinstance(error, Exception):  # Ctrl-C, in the calling thread
+        if not future.done():  # Ctrl-C may come at any point above
+            future.set_exception(error)
+        if not isinstance(error, Exception):
             raise
     finally:
         _thread.in_pool = was_in_pool
+        del future  # its exception refers to this frame
 
 
 def _start_anew() -> None:

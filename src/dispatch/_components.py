@@ -18,7 +18,7 @@ import scipy.sparse as sp
 import scipy.sparse.linalg
 from threadpoolctl import threadpool_limits
 
-from . import _blocks, _comoments, _gram, _moments, _partials, _select
+from . import _comoments, _gram, _moments, _partials, _select
 from ._comoments import Comoments
 from ._config import kernels
 from ._inputs import compressed, container, float_dtype, is_dask, is_sparse, native
@@ -35,8 +35,8 @@ LAPACK_UP_TO, SINGLE_FROM, GUARD, ANGLE = 2_500, 500, 20, 3e-4
 # tests/test_components.py). Where an eigenvalue may thereby change by more than LOST of it, or the space of the
 # components by more than an angle of TURNED, they are formed again in float64.
 SINGLE, LOST, TURNED = 5e-7, 5e-6, 1e-3
-# The kernel takes the axes in panels of as many: 256 bytes of each column.
-PANEL = 32
+# The kernel takes the axes in panels of as many, and all panels in turn for so many rows, which stay in the cache.
+PANEL, SCORES_ROWS = 32, 512
 # Where the block method stops: at residuals of this size relative to the eigenvalues, or after as many passes.
 TOLERANCE, MAX_PASSES, OVERSAMPLING = 1e-4, 30, 10
 # A column whose mean is as many standard deviations from zero is centred before products of rows are formed: else these
@@ -113,6 +113,8 @@ def _scores(block: Any, axes: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> 
         return (_plain(block) @ axes.T - offset).astype(dtype)
     c = compressed(block)
     k, m = axes.shape
+    if c.n_minor != m:  # a chunk that is not what its array says
+        raise ValueError(f"the components have {m} columns, x has {c.n_minor}")
     panels = np.zeros((-(-k // PANEL), m, PANEL))
     for q, panel in enumerate(panels):
         part = axes[q * PANEL : (q + 1) * PANEL]
@@ -121,12 +123,14 @@ def _scores(block: Any, axes: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> 
     out, kernel = np.empty((c.n_major, k), dtype), kernels()
 
     def rows(start: int, stop: int) -> None:
-        n_steps = -(-int(c.indptr[stop] - c.indptr[start]) // _blocks.CAST_STEP)
-        for first, last in _blocks.split(c.indptr[start : stop + 1], n_steps):  # of which all panels are done in turn
-            for p in row_pieces(c, start + first, start + last, float_dtype(c.data.dtype)):
-                products = np.empty((len(panels), p.n, PANEL))
+        products = np.empty((len(panels), SCORES_ROWS, PANEL))
+        for first in range(start, stop, SCORES_ROWS):
+            for p in row_pieces(c, first, min(first + SCORES_ROWS, stop), float_dtype(c.data.dtype)):
                 check(c, p.lo, kernel.dot_panels(p.data, p.indices, p.indptr, 0, p.n, panels, products))
-                out[p.first : p.first + p.n] = products.transpose(1, 0, 2).reshape(p.n, -1)[:, :k] - offset
+                for q in range(len(panels)):
+                    columns = slice(q * PANEL, min((q + 1) * PANEL, k))
+                    of = products[q, : p.n, : columns.stop - columns.start]
+                    np.subtract(of, offset[columns], out=out[p.first : p.first + p.n, columns], casting="same_kind")
 
     run_rows(c, rows)
     return out

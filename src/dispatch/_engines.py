@@ -143,7 +143,7 @@ class Kernels(Protocol):
     def dot_panels(
         data: Values, indices: Indices, indptr: Indptr, start: int, stop: int, panels: Values, out: Values
     ) -> int:
-        """out[q, i - start] = row i . panel q, for rows [start, stop); returns as sum_minor"""
+        """out[q, i - start] = row i . panel q, which has 32 columns, for rows [start, stop); returns as sum_minor"""
 
     @staticmethod
     def normalize_major(

@@ -1,6 +1,7 @@
 """What comes in: which container it is, and its plain arrays, checked.
 
-All checks of a compressed matrix but one are here: an index is checked by the kernel that uses it.
+All checks of a compressed matrix but two are here: an index is checked by the kernel that uses it; the order of rows,
+where that saves a reading of them, as their pieces are taken.
 """
 
 import sys

@@ -3,7 +3,8 @@
 Where the values have a type that kernels take, a piece is a whole block and nothing is copied.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -90,36 +91,31 @@ def _is_free(dtype: np.dtype, dtypes: tuple[Step, ...]) -> bool:
     return True
 
 
-def in_order(x: Any, work: Callable[[Compressed], Result]) -> Result:
+def in_order(x: Any, axes: tuple[int, ...], work: Callable[[Compressed], Result]) -> Result:
     """work(c) of a sparse x whose rows are sorted and without duplicates, or of a copy that is.
 
-    Where it is not known of x, rows are looked at as their pieces are taken: one reading of the indices less.
+    Where that is not known of x, and the indices are read to reduce it over its compressed axis, rows are looked at as
+    `flat_pieces` takes them: one reading of the indices less.
     """
-    c = compressed(x, canonical="later")
-    try:
+    later = axes == (0 if x.format == "csr" else 1,)
+    c = compressed(x, canonical="later" if later else True)
+    with suppress(OutOfOrder):
         result = work(c)
-    except OutOfOrder:
-        return work(compressed(x, canonical=True))
-    if c.unknown:
-        c.source.has_canonical_format = True
-    return result
+        if c.unknown:
+            x.has_canonical_format = True
+        return result
+    return work(compressed(x, canonical=True))
 
 
-def _in_steps(c: Compressed, start: int, stop: int, step: int | None) -> Iterable[tuple[int, int]]:
-    """The rows [start, stop) in blocks of about `step` values, or in one; looked at if their order is unknown."""
-    if c.unknown:
-        return _looked_at(c, start, stop, min(step or LOOK_STEP, LOOK_STEP))
-    return ((start, stop),) if step is None else _split(c, start, stop, step)
-
-
-def _split(c: Compressed, start: int, stop: int, step: int) -> list[tuple[int, int]]:
+def in_steps(c: Compressed, start: int, stop: int, step: int) -> list[tuple[int, int]]:
+    """The rows [start, stop) in blocks of about `step` stored values."""
     n_values = c.indptr.item(stop) - c.indptr.item(start)
     blocks = _blocks.split(c.indptr[start : stop + 1], -(-n_values // step))
     return [(start + first, start + last) for first, last in blocks]
 
 
-def _looked_at(c: Compressed, start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
-    for block in _split(c, start, stop, step):
+def _looked_at(c: Compressed, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    for block in in_steps(c, start, stop, LOOK_STEP):
         if not kernels().is_canonical(c.indices, c.indptr, *block):
             raise OutOfOrder
         yield block
@@ -128,10 +124,10 @@ def _looked_at(c: Compressed, start: int, stop: int, step: int) -> Iterator[tupl
 def row_pieces(c: Compressed, start: int, stop: int, *dtypes: Step, into: np.ndarray | None = None) -> Iterator[Piece]:
     """The rows [start, stop), cast through `dtypes`; with `into`, by way of that buffer of the result's type."""
     free = _is_free(c.data.dtype, dtypes if into is None else (into.dtype, *dtypes))
-    if free and stop - start == c.n_major and not c.unknown:
+    if free and stop - start == c.n_major:
         yield Piece(cast(c.data, *dtypes), c.indices, c.indptr, 0, len(c.data), 0, c.n_major)
         return
-    for first, last in _in_steps(c, start, stop, None if free else _blocks.CAST_STEP):
+    for first, last in [(start, stop)] if free else in_steps(c, start, stop, _blocks.CAST_STEP):
         lo, hi = c.indptr.item(first), c.indptr.item(last)
         data = c.data[lo:hi]
         if into is not None and into.dtype != data.dtype:
@@ -148,7 +144,7 @@ def row_pieces(c: Compressed, start: int, stop: int, *dtypes: Step, into: np.nda
 def flat_pieces(c: Compressed, start: int, stop: int, *dtypes: Step) -> Iterator[Piece]:
     """The stored values of the rows [start, stop), cast through `dtypes`, each piece as if it were one row."""
     free = _is_free(c.data.dtype, dtypes)
-    for first, last in _in_steps(c, start, stop, None):
+    for first, last in _looked_at(c, start, stop) if c.unknown else [(start, stop)]:
         begin, end = c.indptr.item(first), c.indptr.item(last)
         step = max(end - begin, 1) if free else _blocks.CAST_STEP
         for lo in range(begin, end, step):
@@ -175,8 +171,6 @@ def places(c: Compressed) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
 
 def as_one_row(c: Compressed) -> Compressed:
     """All stored values in rows of equal length, whatever the rows of the matrix: for reductions over both axes."""
-    for _ in _in_steps(c, 0, c.n_major, None):
-        pass
     edges = np.array([*range(0, len(c.data), _blocks.CAST_STEP), len(c.data)])
     edges.setflags(write=False)
     return Compressed(c.data, c.indices, edges, len(edges) - 1, c.n_minor, 0, c.source, c.name)

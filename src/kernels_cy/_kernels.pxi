@@ -770,7 +770,7 @@ cdef inline void wide_panel_sums(const index_t* rows, const float_t* values, Py_
 def dot_panels(const float_t[::1] data not None, const index_t[::1] indices not None,
                const int64_t[::1] indptr not None, Py_ssize_t start, Py_ssize_t stop,
                const double[:, :, ::1] panels not None, double[:, :, ::1] out not None):
-    """out[q, i - start] = row i . panel q, for rows [start, stop); returns as sum_minor"""
+    """out[q, i - start] = row i . panel q, which has 32 columns, for rows [start, stop); returns as sum_minor"""
     cdef Py_ssize_t n_minor = panels.shape[1], lo = indptr[start], n = indptr[stop] - lo, i, j, q, bad = -1
     cdef double* sums
     with nogil:

@@ -547,7 +547,7 @@ def gram_panels(
 
 @_kernel
 def dot_panels(data, indices, indptr, start, stop, panels, out):
-    """out[q, i - start] = row i . panel q, for rows [start, stop); returns as sum_minor"""
+    """out[q, i - start] = row i . panel q, which has 32 columns, for rows [start, stop); returns as sum_minor"""
     bad = _first_outside(indices, indptr[start], indptr[stop], panels.shape[1])
     if bad >= 0:
         return bad
