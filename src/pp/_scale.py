@@ -139,7 +139,10 @@ def mean_and_std(x: Any, mask: np.ndarray | None = None) -> tuple[np.ndarray, np
 
     They are 1 where nothing varies, as in one cell.
     """
-    parts = fold(x, _moments_of, _moments.merge_all, rows=[] if mask is None else [mask])
+    if is_sparse(x) and mask is None:
+        parts = [_moments_of(x)]  # a reduction with threads of its own
+    else:
+        parts = fold(x, _moments_of, _moments.merge_all, rows=[] if mask is None else [mask])
     moments = Moments(*(part[0] for part in _moments.side_by_side(parts)))
     mean, var = _moments.mean_and_variance(moments, 1)
     std = np.sqrt(var)
@@ -170,7 +173,7 @@ def scaled(
         result = values = scale_dense(x, std, 1, "divide", dtype, x if in_place else None)
         before, stays = x, None if mask is None else ~mask
     if max_value is not None:
-        np.minimum(values, dtype.type(max_value), out=values)
+        _at_most(dtype.type(max_value), values)
     if stays is not None:
         values[stays] = before[stays]
     return result
@@ -223,6 +226,16 @@ def centred_about_zeros(x: Any, mean: np.ndarray, std: np.ndarray, max_value: fl
         z = result.data[lo:hi]
         z[:] = np.clip(z - (mean / std)[columns], -limit, limit) - zero[columns]
     return result.astype(dtype, copy=False)
+
+
+def _at_most(limit: Any, values: np.ndarray) -> None:
+    """Values, in place, none of them more than the limit."""
+
+    def part(start: int, stop: int) -> None:
+        np.minimum(values[start:stop], limit, out=values[start:stop])
+
+    for _ in _blocks.run(part, _blocks.split_flat(len(values), len(values) // 8 + 1), values.size):
+        pass
 
 
 def _no_more_than(c: Compressed, limits: np.ndarray, out: np.ndarray) -> None:
