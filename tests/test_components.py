@@ -310,7 +310,7 @@ def test_scores_are_the_product(engine, monkeypatch, threads, k, dtype):
     monkeypatch.setattr(_blocks, "PARALLEL_FROM", 10)
     monkeypatch.setattr(_components, "SCORES_ROWS", 7)
     rng = np.random.default_rng(0)
-    x = np.where(rng.random((60, 90)) < 0.3, rng.integers(1, 9, (60, 90)), 0).astype(dtype)
+    x = np.where(rng.random((64, 90)) < 0.3, rng.integers(1, 9, (64, 90)), 0).astype(dtype)  # 9 x 7 + 1 rows
     x[10:30] = 0
     axes, mean = rng.normal(size=(k, 90)), rng.random(90)
     with cx.config(threads=threads):

@@ -310,7 +310,7 @@ except KeyboardInterrupt:
 
 
 def test_calls_that_have_ended_leave_nothing_in_the_queue(process):
-    """While the helper is busy elsewhere, the calling threads end without it."""
+    """While the helper is busy elsewhere, the calling threads end without it: also with an error, and blocks left."""
     process(
         """
 import gc, time, weakref
@@ -328,16 +328,20 @@ other = threading.Thread(target=lambda: list(_blocks.run(task, [(i, i + 1) for i
 other.start()
 busy.wait()
 gc.disable()
-alive = []
-for _ in range(3):
-    y = sp.csr_array((data, indices, indptr), shape=dense.shape)
-    cx.sum(y, axis=0)
+alive, errors = [], 0
+for bad in (False, True, False):
+    y = sp.csr_array((data, indices.copy(), indptr), shape=dense.shape)
+    y.indices[5] += n_columns * bad
+    try:
+        cx.sum(y, axis=0)
+    except ValueError:
+        errors += 1
     alive.append(weakref.ref(y))
     del y
 found = [one() for one in alive]
 done.set()
 other.join()
-print("right" if found == [None] * 3 else "wrong")
+print("right" if found == [None] * 3 and errors == 1 else "wrong")
 """
     )
 

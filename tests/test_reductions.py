@@ -290,16 +290,15 @@ def test_rows_that_turn_out_not_to_be_in_order(engine, monkeypatch, cls, where, 
             found = getattr(cx, function)(x, axis=axis)
         expected = getattr(cx, function)(x.toarray(), axis=axis)
         np.testing.assert_allclose(found, expected, rtol=1e-6)
-        assert x.has_canonical_format == (where is None)
-        assert "_has_canonical_format" in vars(x) or "_has_sorted_indices" in vars(x)
+        assert vars(x).get("_has_canonical_format") == (where is None)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_matrix_that_is_not_in_order_leaves_no_trace(monkeypatch, threads):
     """Its memory is free at once, and an error shows nothing of the attempt without a copy."""
     monkeypatch.setattr(_blocks, "PARALLEL_FROM", 10)
-    x = sp.csr_array(np.ones((60, 40), "f4"))
-    x.indices = x.indices.reshape(60, 40)[:, ::-1].copy().ravel()
+    x = sp.csr_array(np.ones((6000, 10), "f4"))  # enough for several blocks
+    x.indices.reshape(x.shape)[3000:] = np.arange(9, -1, -1)  # not where the shift is looked for, without threads
     x = sp.csr_array((x.data, x.indices, x.indptr), shape=x.shape)
     gone = weakref.ref(x)
     gc.disable()
@@ -307,8 +306,8 @@ def test_a_matrix_that_is_not_in_order_leaves_no_trace(monkeypatch, threads):
         with cx.config(threads=threads):
             cx.var(x, axis=0)
             bad = x.copy()
-            bad.indices[7] = 40
-            with pytest.raises(ValueError, match=r"x.indices\[7\] is 40") as error:
+            bad.indices[-7] = 10
+            with pytest.raises(ValueError, match=r"x.indices\[59993\] is 10") as error:
                 cx.var(sp.csr_array((bad.data, bad.indices, bad.indptr), shape=x.shape), axis=0)
         del x
         assert gone() is None
@@ -321,7 +320,7 @@ def test_a_matrix_that_is_not_in_order_leaves_no_trace(monkeypatch, threads):
 def test_where_a_shift_is_too_far(whole):
     """The quick answer for all columns is the one of each: here of all together and of each alone."""
     rng = np.random.default_rng(0)
-    n = rng.integers(0, 50, 3000).astype(float)
+    n = np.where(rng.random(3000) < 0.5, 49.0, rng.integers(0, 49, 3000))  # of 49 rows: half have no zeros
     shift = np.exp(rng.uniform(-5, 12, 3000))
     spread, distance = (np.exp(rng.uniform(-20, 20, 3000)) for _ in range(2))
     s1, s2 = n * distance, n * (distance**2 + spread**2)
@@ -330,9 +329,9 @@ def test_where_a_shift_is_too_far(whole):
     else:
         s2[rng.random(3000) < 0.02], s1[rng.random(3000) < 0.02] = np.inf, np.nan
     records = np.stack([n, s1, s2, shift], axis=1)
-    together = _partials._too_far(records, 60)
+    together = _partials._too_far(records, 49)
     assert 0 < np.count_nonzero(together) < len(together)
-    assert [bool(_partials._too_far(one[None], 60)[0]) for one in records] == together.tolist()
+    assert [bool(_partials._too_far(one[None], 49)[0]) for one in records] == together.tolist()
 
 
 def test_duplicates_are_one_element(engine):
