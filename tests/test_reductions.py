@@ -1,6 +1,7 @@
 """sum, prod, mean, var, std, mean_var, max, min, any, all and count_nonzero against exact arithmetic and SciPy."""
 
 import gc
+import sys
 import math
 import weakref
 from fractions import Fraction
@@ -299,19 +300,23 @@ def test_a_matrix_that_is_not_in_order_leaves_no_trace(monkeypatch, threads):
     monkeypatch.setattr(_blocks, "PARALLEL_FROM", 10)
     x = sp.csr_array(np.ones((6000, 10), "f4"))  # enough for several blocks
     x.indices.reshape(x.shape)[3000:] = np.arange(9, -1, -1)  # not where the shift is looked for, without threads
-    x = sp.csr_array((x.data, x.indices, x.indptr), shape=x.shape)
-    gone = weakref.ref(x)
+    bad = x.copy()
+    bad.indices[-7] = 10
+    interval = sys.getswitchinterval()
     gc.disable()
     try:
+        sys.setswitchinterval(1e-6)  # a thread may be stopped anywhere, with what it refers to
         with cx.config(threads=threads):
-            cx.var(x, axis=0)
-            bad = x.copy()
-            bad.indices[-7] = 10
+            for _ in range(50):
+                y = sp.csr_array((x.data, x.indices, x.indptr), shape=x.shape)
+                gone = weakref.ref(y)
+                cx.var(y, axis=0)
+                del y
+                assert gone() is None
             with pytest.raises(ValueError, match=r"x.indices\[59993\] is 10") as error:
                 cx.var(sp.csr_array((bad.data, bad.indices, bad.indptr), shape=x.shape), axis=0)
-        del x
-        assert gone() is None
     finally:
+        sys.setswitchinterval(interval)
         gc.enable()
     assert error.value.__context__ is None
 

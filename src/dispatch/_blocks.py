@@ -76,20 +76,24 @@ def _run_in_threads(task: Callable[..., Result], blocks: Sequence[tuple], n_thre
     futures: list[Any] = [Future() for _ in blocks]
     left = deque((future, task, block) for future, block in zip(futures, blocks))
     future = None
+    helpers: list[Future] = []
     try:
-        _call_helpers(left, n_threads - 1)
+        helpers = _call_helpers(left, n_threads - 1)
         for position, future in enumerate(futures):
             while not future.done() and left:
                 _do_next(left)
             futures[position] = None  # so that a result is let go of once the caller has merged it
             yield future.result()
+        helpers.clear()
     finally:  # no task may be left at work on the caller's buffers, nor be referred to by the queue of the pool
         future = None  # an exception would refer to this frame, and so to itself
         left.clear()
-        wait([future for future in futures if future is not None and not future.cancel()])
+        # After an error, also for the helpers themselves: what one of them has raised refers to those buffers.
+        wait([future for future in futures + helpers if future is not None and not future.cancel()])
+        futures.clear()  # so do the frames of other errors
 
 
-def _call_helpers(left: deque, n_helpers: int) -> None:
+def _call_helpers(left: deque, n_helpers: int) -> list[Future]:
     """Let that many threads of the pool help; fewer if they cannot be started (a limit, interpreter's end)."""
     global _pool, _pool_size
     with _lock:
@@ -98,9 +102,11 @@ def _call_helpers(left: deque, n_helpers: int) -> None:
                 _pool.shutdown(wait=False)  # what was submitted to it still runs
             _pool = ThreadPoolExecutor(n_helpers, "csraxis")
             _pool_size = n_helpers
+        helpers: list[Future] = []
         with suppress(RuntimeError):
             for _ in range(n_helpers):
-                _pool.submit(copy_context().run, _work_off, left)  # with the caller's np.errstate
+                helpers.append(_pool.submit(copy_context().run, _work_off, left))  # with the caller's np.errstate
+        return helpers
 
 
 def _work_off(left: deque) -> None:
@@ -118,7 +124,9 @@ def _do_next(left: deque) -> None:
     try:
         _thread.in_pool = True
         if future.set_running_or_notify_cancel():
-            future.set_result(task(*block))
+            result = task(*block)
+            del task, block  # once the caller has the result, nothing here refers to its buffers
+            future.set_result(result)
     except BaseException as error:
         if not future.done():  # Ctrl-C may come at any point above
             future.set_exception(error)
