@@ -1,8 +1,8 @@
 """sum, prod, mean, var, std, mean_var, max, min, any, all and count_nonzero against exact arithmetic and SciPy."""
 
 import gc
-import sys
 import math
+import sys
 import weakref
 from fractions import Fraction
 from pathlib import Path

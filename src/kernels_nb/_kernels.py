@@ -8,10 +8,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from ._lanes import lane_moments, lane_sum, panel_sums, prefetch
-
-# How many entries ahead the kernels that jump to columns ask for their rows, as in Cython.
-AHEAD = 512
+from ._lanes import AHEAD, lane_moments, lane_sum, panel_sums, prefetch
 
 
 def _kernel(function):
@@ -199,8 +196,11 @@ def is_canonical(indices, indptr, start, stop):
     for i in range(start, stop):
         row = indices[indptr[i] : indptr[i + 1]]
         falls = False
-        for k in range(row.shape[0] - 1):
-            falls |= row[k] >= row[k + 1]
+        for first in range(0, row.shape[0], 64):
+            prefetch(row, first + AHEAD)
+            part = row[first : first + 65]
+            for k in range(part.shape[0] - 1):
+                falls |= part[k] >= part[k + 1]
         if falls:
             return False
     return True
@@ -406,8 +406,11 @@ def scale_major(data, indptr, start, stop, factors, divide, out):
             for k in range(to.shape[0]):
                 to[k] = to[k] / factor
         else:
-            for k in range(to.shape[0]):
-                to[k] = to[k] * factor
+            for first in range(0, to.shape[0], 64):
+                prefetch(to, first + AHEAD)
+                part = to[first : first + 64]
+                for k in range(part.shape[0]):
+                    part[k] = part[k] * factor
 
 
 @_kernel

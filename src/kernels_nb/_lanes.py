@@ -13,6 +13,9 @@ from numba.extending import intrinsic
 DOUBLE = ir.DoubleType()
 INDEX = ir.IntType(64)
 
+# How many entries ahead the kernels ask for memory, as in Cython.
+AHEAD = 1024
+
 
 def _to_double(builder, value, numba_type, lanes=None):
     """A number, or a vector of `lanes` numbers, as float64."""
@@ -39,6 +42,7 @@ def _accumulate(context, builder, array_type, array, lanes, terms):
     n_terms = len(terms(ir.Constant(DOUBLE, 0.0), builder))
     sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * lanes)) for _ in range(n_terms)]
     with cgutils.for_range_slice(builder, ir.Constant(INDEX, 0), whole, ir.Constant(INDEX, lanes)) as (k, _):
+        _fetch(builder, builder.gep(array.data, [builder.add(k, ir.Constant(INDEX, AHEAD))]))
         pointer = builder.bitcast(builder.gep(array.data, [k]), ir.VectorType(element, lanes).as_pointer())
         loaded = builder.load(pointer, align=size)
         for total, term in zip(sums, terms(_to_double(builder, loaded, array_type.dtype, lanes), builder)):
@@ -66,6 +70,14 @@ def _halve(builder, vector, lanes):
         )
         vector = builder.fadd(low, high)
     return builder.fadd(*(builder.extract_element(vector, ir.Constant(INDEX, lane)) for lane in (0, 1)))
+
+
+def _fetch(builder, address):
+    """Ask for a line of memory: to read, into every cache, data."""
+    byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+    of_types = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+    fetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], of_types)
+    builder.call(fetch, [builder.bitcast(address, byte), flag(0), flag(3), flag(1)])
 
 
 @intrinsic
@@ -104,14 +116,9 @@ def prefetch(typingctx, row, k):
     def codegen(context, builder, signature, args):
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
         position = context.cast(builder, args[1], signature.args[1], types.int64)
-        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-        fetch = builder.module.declare_intrinsic(
-            "llvm.prefetch", [byte], ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
-        )
-        start = builder.bitcast(builder.gep(data, [position]), byte)
+        start = builder.bitcast(builder.gep(data, [position]), ir.IntType(8).as_pointer())
         for line in range(context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))):
-            address = builder.gep(start, [ir.Constant(INDEX, 64 * line)])
-            builder.call(fetch, [address, flag(0), flag(3), flag(1)])  # to read, into every cache, data
+            _fetch(builder, builder.gep(start, [ir.Constant(INDEX, 64 * line)]))
         return context.get_dummy_value()
 
     return types.void(row, k), codegen
