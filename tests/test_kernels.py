@@ -140,6 +140,7 @@ def calls(name, dtype, index, special, start, stop):
         "count_minor": [(data, indices, indptr, start, stop, np.full(N_MINOR, 7))],
         "moments_major": [(data, indptr, start, stop, np.full((n, 4), 7.0))],
         "moments_minor": [(data, indices, indptr, start, stop, records)],
+        "power_sums_minor": [(data, indices, indptr, start, stop, np.full((N_MINOR, 2), 7.0))],
         "merge_moments": [(moments_of(data, n), moments_of(data[::-1], n), np.full((4, n), 7.0))],
         "finish_moments": [
             (moments_of(data, n), correction, np.full(n, 7.0), np.full(n, 7.0)) for correction in (0, 1.5)
@@ -314,6 +315,7 @@ class TestFormula:
         found, before, sums = run(kernels, "sum_minor", dtype, start, stop)
         counts = run(kernels, "count_minor", dtype, start, stop)[2]
         _, given, records = run(kernels, "moments_minor", dtype, start, stop)
+        pairs = run(kernels, "power_sums_minor", dtype, start, stop)[2]
         used = slice(found["indptr"][start], found["indptr"][stop])
         for j in range(N_MINOR):
             column = found["data"][used][found["indices"][used] == j]
@@ -328,6 +330,11 @@ class TestFormula:
             d = [Fraction(float(v)) - Fraction(shift) for v in column.tolist()]
             assert math.isclose(s2, float(sum(v * v for v in d)), rel_tol=1e-12)
             assert abs(s1 - float(sum(d))) <= 1e-14 * float(sum(map(abs, d)))
+            total, squares = (pairs[j] - 7).tolist()
+            values = [Fraction(float(v)) for v in column.tolist()]
+            size = float(sum(map(abs, values)) + 7)
+            assert abs(total - float(sum(values))) <= 1e-14 * size
+            assert math.isclose(squares, float(sum(v * v for v in values)), rel_tol=1e-12, abs_tol=1e-14)
 
     @pytest.mark.parametrize("name", ["scale_major", "scale_minor"])
     def test_scale(self, kernels, name, dtype, start, stop):

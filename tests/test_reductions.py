@@ -410,6 +410,24 @@ def test_duplicates_of_narrow_integers_add_up_without_wrapping(engine, dtype):
     assert cx.pp.log1p(x).toarray()[0, 0] == pytest.approx(np.log1p(2.0 * value), rel=1e-6)
 
 
+@pytest.mark.parametrize("late", [None, 1.5, 4e5, 1e150, np.inf, np.nan])
+def test_what_the_first_rows_do_not_show(engine, late, monkeypatch):
+    """Zero is near enough as the shift of the first rows; where not of later ones, nothing is lost, there or beside."""
+    rng = np.random.default_rng(0)
+    x = rng.poisson(0.7, (100_000, 2)) * rng.random((100_000, 2))
+    if late is not None:
+        x[400:, 1] = late if late != 4e5 else late + rng.random(99_600)
+    passes = []
+    add_records = _partials._add_records
+    monkeypatch.setattr(_partials, "_add_records", lambda *args: passes.append(1) or add_records(*args))
+    mean, variance = cx.mean_var(sp.csr_array(x), axis=0)
+    assert bool(passes) == (late is not None)
+    with np.errstate(all="ignore"):
+        expected = x.astype(np.longdouble)
+        np.testing.assert_allclose(mean, expected.mean(axis=0).astype(float), rtol=1e-12)
+        np.testing.assert_allclose(variance, expected.var(axis=0).astype(float), rtol=1e-12)
+
+
 def test_one_pass_over_logged_counts_is_enough(monkeypatch):
     """The second pass is for outliers: no ordinary column may ask for it."""
     from csraxis.dispatch import _partials

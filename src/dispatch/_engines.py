@@ -70,6 +70,10 @@ class Kernels(Protocol):
         """out[j, :3] += (1, d, d**2), d = data[k] - out[j, 3], j = indices[k], k as in sum_minor; returns as there"""
 
     @staticmethod
+    def power_sums_minor(data: Values, indices: Indices, indptr: Indptr, start: int, stop: int, out: Values) -> int:
+        """out[j] += (v, v**2), v = data[k], j = indices[k], k as in sum_minor; returns as there"""
+
+    @staticmethod
     def merge_moments(a: Values, b: Values, out: Values) -> None:
         """out[:, i] = (n, sum(v - shift), sum((v - shift)**2), shift), v = values of a[:, i] and of b[:, i]"""
 

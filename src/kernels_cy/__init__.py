@@ -56,6 +56,7 @@ merge_moments = _kernels.merge_moments
 moments_major = _kernels.moments_major
 moments_minor = _kernels.moments_minor
 normalize_major = _kernels.normalize_major
+power_sums_minor = _kernels.power_sums_minor
 scale_major = _kernels.scale_major
 scale_minor = _kernels.scale_minor
 sum_major = _kernels.sum_major

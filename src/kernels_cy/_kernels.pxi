@@ -27,7 +27,12 @@ cdef extern from *:
     typedef double csraxis_record __attribute__((vector_size(32), aligned(8), may_alias));
     static inline void csraxis_add_to_record(double* record, double d)
     { *(csraxis_record*)record += (csraxis_record){1, d, d * d, -0.0}; }
+    typedef double csraxis_pair __attribute__((vector_size(16), aligned(8), may_alias));
+    static inline void csraxis_add_to_pair(double* pair, double v)
+    { *(csraxis_pair*)pair += (csraxis_pair){v, v * v}; }
     #else
+    static inline void csraxis_add_to_pair(double* pair, double v)
+    { pair[0] += v; pair[1] += v * v; }
     static inline void csraxis_add_to_record(double* record, double d)
     { record[0] += 1; record[1] += d; record[2] += d * d; }
     #endif
@@ -40,6 +45,7 @@ cdef extern from *:
     int csraxis_lowest_bit(uint64_t bits) nogil
     int csraxis_count_bits(uint64_t bits) nogil
     void csraxis_add_to_record(double* record, double d) nogil
+    void csraxis_add_to_pair(double* pair, double v) nogil
 
 ctypedef fused float_t:
     float
@@ -487,6 +493,34 @@ def moments_minor(const value_t[::1] data not None, const index_t[::1] indices n
             for j in range(n):
                 record = records + 4 * <Py_ssize_t>index[j]
                 csraxis_add_to_record(record, <double>value[j] - record[3])
+        else:
+            k = hi
+    return first_outside(&indices[0], k, hi, n_minor)
+
+
+def power_sums_minor(const value_t[::1] data not None, const index_t[::1] indices not None,
+                     const int64_t[::1] indptr not None, Py_ssize_t start, Py_ssize_t stop,
+                     double[:, ::1] out not None):
+    """out[j] += (v, v**2), v = data[k], j = indices[k], k as in sum_minor; returns as there"""
+    cdef Py_ssize_t n_minor = out.shape[0], hi = indptr[stop], k, j, n
+    cdef const index_t* index
+    cdef const value_t* value
+    cdef double* pairs = &out[0, 0]
+    with nogil:
+        for k in range(indptr[start], hi, 64):
+            n = min(64, hi - k)
+            index = &indices[0] + k
+            value = &data[0] + k
+            prefetch(index + AHEAD, 64 * sizeof(index_t))
+            prefetch(value + AHEAD, 64 * sizeof(value_t))
+            if any_outside(index, n, n_minor):
+                break
+            if n == 64:  # a constant trip count is unrolled
+                for j in range(64):
+                    csraxis_add_to_pair(pairs + 2 * <Py_ssize_t>index[j], <double>value[j])
+            else:
+                for j in range(n):
+                    csraxis_add_to_pair(pairs + 2 * <Py_ssize_t>index[j], <double>value[j])
         else:
             k = hi
     return first_outside(&indices[0], k, hi, n_minor)

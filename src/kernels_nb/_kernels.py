@@ -337,6 +337,26 @@ def moments_minor(data, indices, indptr, start, stop, out):
 
 
 @_kernel
+def power_sums_minor(data, indices, indptr, start, stop, out):
+    """out[j] += (v, v**2), v = data[k], j = indices[k], k as in sum_minor; returns as there"""
+    n_minor = np.uint64(out.shape[0])
+    lo, hi = indptr[start], indptr[stop]
+    row, index = data[lo:hi], indices[lo:hi]
+    for first in range(0, row.shape[0], 64):
+        prefetch(row, first + AHEAD)
+        prefetch(index, first + AHEAD)
+        values, columns = row[first : first + 64], index[first : first + 64]
+        for k in range(columns.shape[0]):
+            j = np.uint64(columns[k])
+            if j >= n_minor:
+                return lo + first + k
+            v = np.float64(values[k])
+            out[j, 0] += v
+            out[j, 1] += v * v
+    return -1
+
+
+@_kernel
 def _s2_around(n, s1, s2, d):
     """s2 of moments whose shift moves down by d. Where it stays, d * s1 must not make NaN of an infinite sum."""
     return s2 if d == 0 else s2 + d * (2 * s1 + n * d)
