@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--quick", action="store_true", help="the embedded PBMC 3k matrix, in seconds")
     names = [case.name for case in cases.CASES]
     p.add_argument("--case", action="append", choices=names, metavar="NAME", help="only this case (repeatable)")
-    engines = [c.engine for c in contestants.CONTESTANTS if c.engine]
+    engines = sorted({c.engine for c in contestants.CONTESTANTS if c.engine})
     p.add_argument("--engine", action="append", choices=engines, help="only this engine of csraxis (repeatable)")
     names = [contestant.name for contestant in contestants.CONTESTANTS]
     p.add_argument(

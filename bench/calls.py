@@ -68,6 +68,7 @@ def csraxis() -> Calls:
         "scale-columns": in_place("axis_scale", axis=1),
         "mean-var-columns": cx("mean_var", axis=0),
         "mean-var-rows": cx("mean_var", axis=1),
+        "mean-var-rows-known": cx("mean_var", axis=1),
         "max-columns": cx("max", axis=0),
         "normalize": in_place("normalize", axis=1, target_sum=TARGET_SUM),
         "log1p": in_place("log1p"),
@@ -215,6 +216,7 @@ def scipy() -> Calls:
         "scale-columns": scale_columns,
         "mean-var-columns": partial(mean_var, axis=0),
         "mean-var-rows": partial(mean_var, axis=1),
+        "mean-var-rows-known": partial(mean_var, axis=1),
         "max-columns": lambda x: x.max(axis=0).toarray().ravel(),
         "normalize": normalize,
         "log1p": log1p,
@@ -283,6 +285,7 @@ def sklearn() -> Calls:
         "scale-columns": scale_columns,
         "mean-var-columns": partial(mean_var, axis=0),
         "mean-var-rows": partial(mean_var, axis=1),
+        "mean-var-rows-known": partial(mean_var, axis=1),
         "log-moments": log_moments,
         "normalize": normalize,
         "normalize-log1p": normalize_log1p,
@@ -307,6 +310,7 @@ def fast_array_utils() -> Calls:
         "max-columns": stat("max", axis=0),
         "mean-var-columns": stat("mean_var", axis=0),
         "mean-var-rows": stat("mean_var", axis=1),
+        "mean-var-rows-known": stat("mean_var", axis=1),
         "log-moments": lambda x: stat("mean_var", axis=0, correction=1)(x.expm1()),
     }
 
