@@ -1,9 +1,13 @@
 """Bits depend on the input alone: not on the engine, the number of threads, the CPU level, or on fusing two steps."""
 
+import gc
 import hashlib
 import os
 import subprocess
 import sys
+import threading
+import time
+import weakref
 from importlib.util import find_spec
 
 import numpy as np
@@ -84,6 +88,29 @@ def parallel(monkeypatch):
     monkeypatch.setattr(_blocks, "PARALLEL_FROM", 10)
     monkeypatch.setattr(_blocks, "_call_helpers", lambda *args: used.append(1) or call_helpers(*args))
     return used
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_a_helper_that_fails_keeps_nothing(error):
+    """Not what it worked on, though its exception refers to that, and the frame that waits for it to the exception."""
+    main = threading.current_thread()
+    gc.disable()
+    try:
+        for _ in range(20):
+            values = np.ones(10)
+            gone = weakref.ref(values)
+
+            def task(block, values=values):
+                time.sleep(1e-3)
+                if threading.current_thread() is not main:
+                    raise error
+
+            with pytest.raises(error):
+                list(_blocks._run_in_threads(task, [(block,) for block in range(8)], 3))
+            del task, values
+            assert gone() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("cls", CLASSES[:2])

@@ -410,11 +410,11 @@ def test_duplicates_of_narrow_integers_add_up_without_wrapping(engine, dtype):
     assert cx.pp.log1p(x).toarray()[0, 0] == pytest.approx(np.log1p(2.0 * value), rel=1e-6)
 
 
-@pytest.mark.parametrize("late", [None, 1.5, 4e5, 1e150, np.inf, np.nan])
+@pytest.mark.parametrize("late", [None, 0.5, 1.0, 4e5, 1e150, np.inf, np.nan])
 def test_what_the_first_rows_do_not_show(engine, late, monkeypatch):
-    """Zero is near enough as the shift of the first rows; where not of later ones, nothing is lost, there or beside."""
+    """These are counts, for which sums and squares are enough; where the others are not, nothing is lost by it."""
     rng = np.random.default_rng(0)
-    x = rng.poisson(0.7, (100_000, 2)) * rng.random((100_000, 2))
+    x = rng.poisson(0.7, (100_000, 2)).astype(float)
     if late is not None:
         x[400:, 1] = late if late != 4e5 else late + rng.random(99_600)
     passes = []
@@ -426,6 +426,25 @@ def test_what_the_first_rows_do_not_show(engine, late, monkeypatch):
         expected = x.astype(np.longdouble)
         np.testing.assert_allclose(mean, expected.mean(axis=0).astype(float), rtol=1e-12)
         np.testing.assert_allclose(variance, expected.var(axis=0).astype(float), rtol=1e-12)
+
+
+@pytest.mark.parametrize("value", [3.0, 1428.5, 1428497.0, 2.0**40])
+def test_one_that_differs(engine, value):
+    """Sums around zero are exact here, but the mean of all is not: it would be lost in what they are moved by."""
+    for n in (1000, 3591, 3592):
+        x = np.full((n, 1), value)
+        x[0] += 1
+        assert cx.var(sp.csr_array(x), axis=0)[0] == pytest.approx((n - 1) / n**2, rel=1e-12)
+
+
+def test_equal_values_among_zeros(engine):
+    """Added from zero, the rounding of equal values adds up, too."""
+    rng = np.random.default_rng(0)
+    stored = rng.random(300_000) < 0.5
+    columns = np.where(stored, 0, rng.integers(1, 10_000, len(stored)))  # many, so that blocks are few
+    x = sp.csr_array((np.where(stored, 0.1, 1.0), columns, np.arange(len(stored) + 1)), shape=(len(stored), 10_000))
+    p = Fraction(int(stored.sum()), len(stored))
+    assert cx.var(x, axis=0)[0] == pytest.approx(float(Fraction(0.1) ** 2 * p * (1 - p)), rel=1e-13)
 
 
 def test_one_pass_over_logged_counts_is_enough(monkeypatch):

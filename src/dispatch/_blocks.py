@@ -84,13 +84,14 @@ def _run_in_threads(task: Callable[..., Result], blocks: Sequence[tuple], n_thre
                 _do_next(left)
             futures[position] = None  # so that a result is let go of once the caller has merged it
             yield future.result()
-        helpers.clear()
+        helpers.clear()  # they have nothing left to do
     finally:  # no task may be left at work on the caller's buffers, nor be referred to by the queue of the pool
         future = None  # an exception would refer to this frame, and so to itself
         left.clear()
         # After an error, also for the helpers themselves: what one of them has raised refers to those buffers.
         wait([future for future in futures + helpers if future is not None and not future.cancel()])
         futures.clear()  # so do the frames of other errors
+        helpers.clear()
 
 
 def _call_helpers(left: deque, n_helpers: int) -> list[Future]:

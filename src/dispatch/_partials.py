@@ -357,10 +357,10 @@ def _major_records(c: Compressed, *steps: Step) -> np.ndarray:
 def _minor_records(c: Compressed, *steps: Step) -> np.ndarray:
     """Moments of each column: of its stored values, or, where the shift of all is zero, of its implicit zeros, too.
 
-    All blocks share one shift. It is zero if the first 1/256 of the rows let expect that this is near enough for all
-    columns: values and squares alone take two thirds of the time. Else it is the centre of those rows, or one value in
-    a small matrix. Where that turns out to be too far from the mean of a column (an outlier), another pass takes the
-    centre of the whole column.
+    All blocks share one shift. It is zero for whole numbers that vary enough, as counts do: their sums are exact, and
+    values and squares alone take two thirds of the time. Else it is the centre of the first 1/256 of the rows, or one
+    value in a small matrix. Where that turns out to be too far from the mean of a column (an outlier), another pass
+    takes the centre of the whole column.
     """
     kernel = kernels()
 
@@ -387,18 +387,16 @@ def _minor_records(c: Compressed, *steps: Step) -> np.ndarray:
     if head < c.n_major:  # else the first pass is over all rows
         with np.errstate(all="ignore"):
             first = Moments(*columns(0, head).T)
-            around_zero = np.stack(first.around(np.float64(0)), axis=1)
-        # Twice as near as it must be, for so many times the rows: the others may differ.
-        if _all_near(around_zero, head, FAR / 2 * np.sqrt(head / c.n_major)):
-            records = np.zeros((c.n_minor, 4))
-            records[:, 0] = c.n_major
-            blocks = minor_blocks(c, 2 * c.n_minor)
-            records[:, 1:3] = reduce(_add_to, _blocks.run(powers, blocks, len(c.data)))
-            c = c._replace(unknown=False)  # all have been looked at
-            if _all_near(records, c.n_major, FAR):
-                return records
-        with np.errstate(all="ignore"):
+            around_zero = first.around(np.float64(0))
             shift = first.centred().shift
+        # Twice as near as it must be, for so many times the rows: the others may differ.
+        if _zero_is_near(head, around_zero.s1, around_zero.s2, FAR / 2 * np.sqrt(head / c.n_major)):
+            blocks = minor_blocks(c, 2 * c.n_minor)
+            s1, s2 = reduce(_add_to, _blocks.run(powers, blocks, len(c.data))).T
+            c = c._replace(unknown=False)  # all have been looked at
+            if _zero_is_near(c.n_major, s1, s2, FAR):
+                nothing = np.zeros(c.n_minor)
+                return np.stack([nothing + c.n_major, s1, s2, nothing], axis=1)
     records = _add_records(c, columns, shift)
     c = c._replace(unknown=False)
     far = _too_far(records, c.n_major)
@@ -415,12 +413,20 @@ def _add_records(c: Compressed, columns: Callable[[int, int], np.ndarray], shift
     return records
 
 
-def _all_near(records: np.ndarray, n_rows: int, limit: float) -> bool:
-    """Whether no column is too far from the shift, nor its squares beyond the range of float64."""
-    return bool(np.isfinite(records[:, 2]).all()) and not _too_far(records, n_rows, limit).any()
+def _zero_is_near(n: int, s1: np.ndarray, s2: np.ndarray, limit: float) -> bool:
+    """Whether sums of n values and of their squares do, around zero, for all columns.
+
+    They are those of whole numbers, so without rounding; small enough to stay so when they are moved to another shift;
+    and that magnifies the rounding of its decisions little, as in `_too_far`.
+    """
+    whole = (np.rint(s1) == s1) & (np.rint(s2) == s2) & (s2 < 2**45)
+    with np.errstate(all="ignore"):
+        squares = s1 * s1
+        near = squares * np.sqrt(n) <= limit * (n * s2 - squares)
+    return bool((whole & near).all())
 
 
-def _too_far(records: np.ndarray, n_rows: int, limit: float = FAR) -> np.ndarray:
+def _too_far(records: np.ndarray, n_rows: int) -> np.ndarray:
     """Where the squares around the shift have lost too many digits for a variance right to 1e-12.
 
     Rounding grows as the root of the number of values. It is magnified by the squares' share that the distance of shift
@@ -430,14 +436,14 @@ def _too_far(records: np.ndarray, n_rows: int, limit: float = FAR) -> np.ndarray
     n, s1, s2, shift = records.T
     with np.errstate(all="ignore"):
         squares = s1 * s1
-        near = squares * np.sqrt(n) <= limit * (n * s2 - squares)  # even without what varies against the zeros
+        near = squares * np.sqrt(n) <= FAR * (n * s2 - squares)  # even without what varies against the zeros
     if near.all() and s2.max(initial=0) < 2**53:  # nearly always, in half the time
         return ~near
     exact = (np.rint(s1) == s1) & (np.rint(s2) == s2) & (np.rint(shift) == shift) & (s2 < 2**53)
     with np.errstate(all="ignore"):
         distance = s1 * s1 / n  # n (mean - shift)**2
         against_zeros = (shift + s1 / n) ** 2 * n * ((n_rows - n) / n_rows)
-        far = distance * np.sqrt(n) > limit * (np.maximum(s2 - distance, 0) + against_zeros)
+        far = distance * np.sqrt(n) > FAR * (np.maximum(s2 - distance, 0) + against_zeros)
         return (far | (s2 >= 2**53) & (s2 - distance < 2**53)) & ~exact
 
 
