@@ -387,7 +387,7 @@ def _minor_records(c: Compressed, *steps: Step) -> np.ndarray:
     if head < c.n_major:  # else the first pass is over all rows
         with np.errstate(all="ignore"):
             first = Moments(*columns(0, head).T)
-            around_zero = first.around(np.float64(0))
+            around_zero = first.around(np.zeros(()))
             shift = first.centred().shift
         # Twice as near as it must be, for so many times the rows: the others may differ.
         if _zero_is_near(head, around_zero.s1, around_zero.s2, FAR / 2 * np.sqrt(head / c.n_major)):
