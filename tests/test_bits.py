@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 import weakref
 from importlib.util import find_spec
 
@@ -100,10 +99,13 @@ def test_a_helper_that_fails_keeps_nothing(error):
             values = np.ones(10)
             gone = weakref.ref(values)
 
-            def task(block, values=values):
-                time.sleep(1e-3)
+            failed = threading.Event()
+
+            def task(block, values=values, failed=failed):
                 if threading.current_thread() is not main:
+                    failed.set()
                     raise error
+                failed.wait(60)  # so that no block but the first is done before a helper is awake
 
             with pytest.raises(error):
                 list(_blocks._run_in_threads(task, [(block,) for block in range(8)], 3))

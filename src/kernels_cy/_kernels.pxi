@@ -919,6 +919,7 @@ def normalize_major(const float_t[::1] data not None, const int64_t[::1] indptr 
             n = indptr[i + 1] - indptr[i]
             row = &data[0] + indptr[i]
             to = &out[0] + indptr[i]
+            # With the logarithm, the row was fetched meanwhile. (Constants: else each step would ask which.)
             total = lane_sum(row, n, False) if log else lane_sum(row, n, True)
             totals[i - start] = total
             factor = target / total if total != 0 else 1
