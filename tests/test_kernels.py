@@ -429,6 +429,20 @@ def test_is_canonical(kernels, index):
             assert kernels.is_canonical(indices, indptr, row + 1, len(rows))
 
 
+@pytest.mark.parametrize("index", INDICES)
+@pytest.mark.parametrize("n", [63, 64, 65, 66, 127, 128, 129, 130, 200])
+def test_is_canonical_anywhere_in_a_long_row(kernels, index, n):
+    """Whether an index repeats the one before it, or is less: also where the loop goes on in another block."""
+    indptr = np.array([0, 3, 3 + n, 6 + n])
+    good = np.concatenate([[5, 6, 7], np.arange(n), [0, 1, 2]]).astype(index)
+    assert kernels.is_canonical(read_only(good), read_only(indptr), 0, 3)
+    for position in range(4, 3 + n):
+        for less in (0, 1):
+            bad = good.copy()
+            bad[position:-3] -= 1 + less
+            assert not kernels.is_canonical(read_only(bad), read_only(indptr), 0, 3), position
+
+
 @pytest.mark.parametrize("dtype", VALUES)
 @pytest.mark.parametrize(("start", "stop"), BLOCKS)
 @pytest.mark.parametrize(("op", "ufunc"), list(enumerate([np.maximum, np.minimum, np.multiply])))

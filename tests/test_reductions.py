@@ -434,17 +434,18 @@ def test_one_that_differs(engine, value):
     for n in (1000, 3591, 3592):
         x = np.full((n, 1), value)
         x[0] += 1
-        assert cx.var(sp.csr_array(x), axis=0)[0] == pytest.approx((n - 1) / n**2, rel=1e-12)
+        assert cx.var(sp.csr_array(x), axis=0)[0] == pytest.approx((n - 1) / n**2, rel=1e-12, abs=0)
 
 
-def test_equal_values_among_zeros(engine):
+@pytest.mark.parametrize("value", [0.1, 94906267.0])  # the square of the second one is above 2**53, and odd
+def test_equal_values_among_zeros(engine, value):
     """Added from zero, the rounding of equal values adds up, too."""
     rng = np.random.default_rng(0)
     stored = rng.random(300_000) < 0.5
     columns = np.where(stored, 0, rng.integers(1, 10_000, len(stored)))  # many, so that blocks are few
-    x = sp.csr_array((np.where(stored, 0.1, 1.0), columns, np.arange(len(stored) + 1)), shape=(len(stored), 10_000))
+    x = sp.csr_array((np.where(stored, value, 1.0), columns, np.arange(len(stored) + 1)), shape=(len(stored), 10_000))
     p = Fraction(int(stored.sum()), len(stored))
-    assert cx.var(x, axis=0)[0] == pytest.approx(float(Fraction(0.1) ** 2 * p * (1 - p)), rel=1e-13)
+    assert cx.var(x, axis=0)[0] == pytest.approx(float(Fraction(value) ** 2 * p * (1 - p)), rel=1e-13, abs=0)
 
 
 def test_one_pass_over_logged_counts_is_enough(monkeypatch):
