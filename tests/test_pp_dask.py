@@ -9,6 +9,7 @@ import scipy.sparse as sp
 
 import csraxis as cx
 from checks import unchanged
+from csraxis.dispatch._select import take
 from test_pp import FUNCTIONS, PLACES, counts, dense, matrix
 
 ad = pytest.importorskip("anndata")
@@ -110,6 +111,47 @@ def test_the_logarithm_of_normalised_counts_is_one_step(cls, chunks, monkeypatch
     for result, expected in zip(both, (normalised, two), strict=True):
         np.testing.assert_array_equal(dense(result), dense(expected.compute()))
     assert_equal_chunk_by_chunk(one, cls, dense(two.compute()))
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("target", [1e4, None])
+@pytest.mark.parametrize("chunks", [(3, 5), (3, 2), ((0, 4, 3), 5)], ids=str)
+@each_chunk
+def test_genes_are_taken_before_they_are_normalised(cls, chunks, target, log, monkeypatch):
+    """The same bits as in the other order; each chunk is read once, and not normalised."""
+    from csraxis.dispatch import _lazy
+
+    source = Source(cls, seven_by_five("f4"), chunks)
+    normalised = cx.normalize(source.array, target_sum=target, log1p=log)
+    keep = np.array([False, True, False, True, True])
+    first = take(normalised, keep, axis=1)
+    assert normalised.name not in first.dask.dependencies[first.name]
+    source.reads.clear()
+    result = first.compute()
+    assert set(source.reads.values()) == {1}
+    assert_equal_chunk_by_chunk(first, cls, dense(result))
+    monkeypatch.setattr(_lazy, "_normalized", lambda x: None)
+    last = take(normalised, keep, axis=1)
+    assert normalised.name in last.dask.dependencies[last.name]
+    np.testing.assert_array_equal(dense(result), dense(last.compute()))
+    # Rows are no part of each other's totals, nor is a column that is scaled as a whole.
+    monkeypatch.undo()
+    for x, axis in ((normalised, 0), (cx.normalize(source.array, axis=0, target_sum=target), 1)):
+        taken = take(x, np.arange(x.shape[axis]) % 3 > 0, axis)
+        assert x.name in taken.dask.dependencies[taken.name]
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "float32"])
+@pytest.mark.parametrize("log", [False, True])
+def test_genes_of_rows_out_of_order_are_taken_before_they_are_normalised(engine, dtype, log):
+    """Duplicates, among the genes that are left out, too: the same bits as in memory."""
+    data = np.array([200, 100, 3, 7, 5, 250, 11, 13]).astype(dtype)
+    x = sp.csr_array((data, [4, 1, 1, 0, 3, 3, 2, 0], [0, 4, 6, 8]), shape=(3, 5))
+    keep = np.array([False, True, True, True, False])
+    lazy = take(cx.normalize(da.from_array(x, chunks=(2, 5), asarray=False), target_sum=10, log1p=log), keep, axis=1)
+    eager = take(cx.normalize(x, target_sum=10, log1p=log), keep, axis=1)
+    for one, other in zip(dask.compute(*lazy.blocks), (eager[:2], eager[2:]), strict=True):
+        np.testing.assert_array_equal(one.toarray(), other.toarray())
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def comoments(x: Any, *, exact: bool = False) -> Comoments:
             shift = np.where(np.abs(mean) > FAR * np.sqrt(var), mean, 0)
             products = _gram.shifted_gram(x, shift, dtype)
             rest = mean - shift
-            products -= np.outer(n * rest, rest)
+            products = _gram.minus_outer(products, n, rest)
         np.fill_diagonal(products, n * var)
         return Comoments(n, mean, products, dtype.itemsize < 8)
 
@@ -98,8 +98,7 @@ def _centred_gram(x: Any, mean: np.ndarray, dtype: np.dtype) -> np.ndarray:
     blocks = _blocks.split(np.arange(n + 1), _gram.n_sums(n * m))
     products = _gram.add_grams(_blocks.run(block, blocks, n * m))
     rest = mean - shift
-    products -= np.outer(n * rest, rest)
-    return products
+    return _gram.minus_outer(products, n, rest)
 
 
 def merge(parts: list[Comoments]) -> Comoments:

@@ -196,6 +196,13 @@ def add_grams(parts: Iterable[np.ndarray]) -> np.ndarray:
         return reduce(operator.iadd, parts)
 
 
+def minus_outer(sums: np.ndarray, n: float, vector: np.ndarray) -> np.ndarray:
+    """sums - n * outer(vector, vector), in the memory of the sums (BLAS: NumPy would make a matrix of the product)."""
+    from scipy.linalg.blas import dger
+
+    return dger(-n, vector, vector, a=sums.T, overwrite_a=True).T
+
+
 def pack(sums: np.ndarray) -> np.ndarray:
     """The upper triangle alone, row after row: half the memory."""
     m = len(sums)

@@ -120,7 +120,7 @@ def pca(
         # A Dask DataFrame, too, as dask-ml's PCA takes it.
         x = container(data.to_dask_array() if hasattr(data, "to_dask_array") else data, "data")
         mask = None if mask_var is _UNSET or mask_var is None else check_mask(x, mask_var, 1, "mask_var")
-        x = x if mask is None else take(x, mask, axis=1)
+        x = _masked(x, mask)
         found = decompose(x, n_comps, zero_center, method, random_state)
         scores = project(x, found.axes, found.mean, dtype)
         return (scores, found.axes, ratio(found), found.variance) if return_info else scores
@@ -130,7 +130,7 @@ def pca(
     name, mask = _mask(data, mask_var, use_highly_variable, obsm)
     data = data.copy() if copy else data
     x = container(get_matrix(data, layer, obsm), "data")
-    x = x if mask is None else take(x, mask, axis=1)
+    x = _masked(x, mask)
     found = decompose(x, n_comps, zero_center, method, random_state)
     is_default = isinstance(name, str) and name == "highly_variable"
     params = {"zero_center": zero_center, "use_highly_variable": is_default, "mask_var": name}
@@ -216,6 +216,11 @@ def write(
     if found.residual:
         info["residual"] = found.residual
     adata.uns[key] = info
+
+
+def _masked(x: Any, mask: np.ndarray | None) -> Any:
+    """The columns in the mask; x itself where that is all of them, as after `highly_variable_genes(subset=True)`."""
+    return x if mask is None or mask.all() else take(x, mask, axis=1)
 
 
 def _mask(adata: Any, mask_var: Any, use_highly_variable: bool | None, obsm: str | None) -> tuple[Any, Any]:
