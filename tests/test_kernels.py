@@ -140,6 +140,7 @@ def calls(name, dtype, index, special, start, stop):
         "count_minor": [(data, indices, indptr, start, stop, np.full(N_MINOR, 7))],
         "moments_major": [(data, indptr, start, stop, np.full((n, 4), 7.0))],
         "moments_minor": [(data, indices, indptr, start, stop, records)],
+        "expm1_moments_minor": [(data, indices, indptr, start, stop, scale, records.copy()) for scale in (1.0, 0.7)],
         "power_sums_minor": [(data, indices, indptr, start, stop, np.full((N_MINOR, 2), 7.0))],
         "merge_moments": [(moments_of(data, n), moments_of(data[::-1], n), np.full((4, n), 7.0))],
         "finish_moments": [
@@ -214,7 +215,8 @@ CASES = [
     for name in CONTRACT
     for dtype in (("float32",) if "data" not in parameters(CONTRACT[name]) else VALUES)
     for index in (INDICES if "indices" in parameters(CONTRACT[name]) else INDICES[:1])
-    if dtype.startswith("float") or name not in ("log1p", "expm1", "normalize_major", "gram_panels", "dot_panels")
+    if dtype.startswith("float")
+    or name not in ("log1p", "expm1", "expm1_moments_minor", "normalize_major", "gram_panels", "dot_panels")
 ]
 
 
@@ -708,6 +710,32 @@ def test_expm1_is_within_2_ulp(kernels, dtype):
         finite = np.isfinite(exact.astype(dtype))
         error = np.abs(out - exact)[finite] / np.spacing(np.abs(exact[finite]).astype(dtype))
     assert error.max() <= 2, x[finite][error.argmax()]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("index", INDICES)
+@pytest.mark.parametrize("scale", [1.0, np.log(2), np.log(10)])
+def test_moments_of_what_was_logged(kernels, dtype, index, scale):
+    """In blocks of 64 values and a part of one; the exponentials are to 2 units in the last place of float64."""
+    rng = np.random.default_rng(1)
+    indptr = np.array([0, 3, 200, 263])
+    indices = rng.integers(0, N_MINOR, indptr[-1]).astype(index)
+    data = rng.uniform(0, 9 / scale, indptr[-1]).astype(dtype)
+    given = np.zeros((N_MINOR, 4))
+    given[:, 3] = rng.uniform(0, 100, N_MINOR)
+    out = given.copy()
+    arguments = map(read_only, (data, indices, indptr))
+    assert kernels.expm1_moments_minor(*arguments, 1, 3, scale, out) == -1
+    used = slice(indptr[1], indptr[3])
+    for j, (n, s1, s2, shift) in enumerate(out.tolist()):
+        values = data[used][indices[used] == j].astype(float) * scale
+        d = np.expm1(values.astype(np.longdouble)) - shift
+        assert (n, shift) == (len(values), given[j, 3])
+        size = float(np.sum(np.abs(d) + shift))
+        assert abs(s1 - float(d.sum())) <= 1e-15 * size
+        assert abs(s2 - float(np.sum(d * d))) <= 2e-15 * float(np.sum((np.abs(d) + shift) ** 2))
+    indices[250] = N_MINOR
+    assert kernels.expm1_moments_minor(*map(read_only, (data, indices, indptr)), 1, 3, scale, out) == 250
 
 
 @pytest.mark.parametrize("name", ["log1p", "expm1"])

@@ -70,6 +70,12 @@ class Kernels(Protocol):
         """out[j, :3] += (1, d, d**2), d = data[k] - out[j, 3], j = indices[k], k as in sum_minor; returns as there"""
 
     @staticmethod
+    def expm1_moments_minor(
+        data: Values, indices: Indices, indptr: Indptr, start: int, stop: int, scale: float, out: Values
+    ) -> int:
+        """out[j, :3] += (1, d, d**2), d = exp(scale * data[k]) - 1 - out[j, 3], float64, otherwise as moments_minor"""
+
+    @staticmethod
     def power_sums_minor(data: Values, indices: Indices, indptr: Indptr, start: int, stop: int, out: Values) -> int:
         """out[j] += (v, v**2), v = data[k], j = indices[k], k as in sum_minor; returns as there"""
 

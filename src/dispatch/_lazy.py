@@ -247,7 +247,7 @@ def log1p_of_normalized(x: da.Array) -> da.Array | None:
 
 
 def _normalized(x: da.Array) -> tuple[dict[str, Any], list[tuple[da.Array, tuple[int, ...]]]] | None:
-    """How `normalize` made x, and of what: a matrix, and totals if they were given, with their axes. None for others."""
+    """How `normalize` made x, and of what: a matrix and, if given, totals, each with its axes. None for others."""
     layer: Any = x.dask.layers.get(x.name)
     made: Any = getattr(getattr(layer, "task", None), "func", None)
     block: Any = getattr(made, "keywords", {}).get("block")

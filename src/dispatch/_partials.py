@@ -12,7 +12,7 @@ import numpy as np
 
 from . import _blocks, _moments
 from ._config import kernels
-from ._inputs import Compressed, compressed, container, is_sparse, native, read_only
+from ._inputs import Compressed, compressed, container, float_dtype, is_sparse, native, read_only
 from ._moments import Moments
 from ._pieces import (
     COUNT_AS,
@@ -319,42 +319,53 @@ def _fold(c: Compressed, axes: Axes, op: str, out: np.ndarray, dtype: np.dtype) 
     return out
 
 
-def moments(x: Any, axes: Axes, of: Callable[[np.ndarray], np.ndarray] | None = None) -> Moments:
-    """Moments of all elements, the implicit zeros included; or of a function `of` them: float64, 0 at 0."""
+def moments(x: Any, axes: Axes, unlog: float | None = None) -> Moments:
+    """Moments of all elements, the implicit zeros included; with `unlog`, of exp(unlog * element) - 1 in float64.
+
+    (In float32 a column with a large mean and a small variance would lose that in its rounding.)
+    """
     x = container(x)
     if x.dtype.kind == "c":
         raise TypeError(f"variance is defined for real numbers; got {x.dtype}")
     if is_dense(x, axes):
         x = to_ndarray(x)
-        return _dense_moments(x if of is None else of(x), axes)
-    records = in_order(x, axes, partial(_records, axes=axes, of=of))
+        return _dense_moments(x if unlog is None else _unlogged(x, unlog), axes)
+    records = in_order(x, axes, partial(_records, axes=axes, unlog=unlog))
     merged = _moments.with_zeros(records, n_reduced(x.shape, axes))
     return Moments(*merged.reshape((4, 1, -1) if axes == (0,) else (4, -1, 1)))
 
 
-def _records(c: Compressed, axes: Axes, of: Callable[[np.ndarray], np.ndarray] | None) -> np.ndarray:
+def _unlogged(values: np.ndarray, scale: float) -> np.ndarray:
+    out = np.array(values, float, order="C")
+    out *= scale
+    flat = out.reshape(-1)
+    kernels().expm1(read_only(flat), 0, len(flat), flat)
+    return out
+
+
+def _records(c: Compressed, axes: Axes, unlog: float | None) -> np.ndarray:
     """Moments of the stored values."""
-    steps: tuple[Step, ...] = (kernel_dtype(c.data.dtype, MOMENTS_AS) if of is None else of,)
     if axes == (c.major,):
-        return _minor_records(c, *steps)
+        return _minor_records(c, unlog)
+    step = kernel_dtype(c.data.dtype, MOMENTS_AS) if unlog is None else partial(_unlogged, scale=unlog)
     if len(axes) == 1:
-        return _major_records(c, *steps)
-    return _moments.merge_records(_major_records(as_one_row(c), *steps))
+        return _major_records(c, step)
+    return _moments.merge_records(_major_records(as_one_row(c), step))
 
 
-def _major_records(c: Compressed, *steps: Step) -> np.ndarray:
+def _major_records(c: Compressed, step: Step) -> np.ndarray:
     kernel = kernels()
     records = np.empty((c.n_major, 4))
 
     def rows(start: int, stop: int) -> None:
-        for piece in row_pieces(c, start, stop, *steps):
+        for piece in row_pieces(c, start, stop, step):
             kernel.moments_major(piece.data, piece.indptr, 0, piece.n, records[piece.first : piece.first + piece.n])
 
     run_rows(c, rows)
     return records
 
 
-def _minor_records(c: Compressed, *steps: Step) -> np.ndarray:
+def _minor_records(c: Compressed, unlog: float | None) -> np.ndarray:
     """Moments of each column: of its stored values, or, where the shift of all is zero, of its implicit zeros, too.
 
     All blocks share one shift. It is zero for whole numbers that vary enough, as counts do: their sums are exact, and
@@ -363,26 +374,31 @@ def _minor_records(c: Compressed, *steps: Step) -> np.ndarray:
     takes the centre of the whole column.
     """
     kernel = kernels()
+    step = kernel_dtype(c.data.dtype, MOMENTS_AS) if unlog is None else float_dtype(c.data.dtype)
+    add: Callable[..., int] = kernel.moments_minor if unlog is None else kernel.expm1_moments_minor
+    scale = () if unlog is None else (unlog,)
 
     def powers(start: int, stop: int) -> np.ndarray:
         part = np.zeros((c.n_minor, 2))
-        for piece in flat_pieces(c, start, stop, *steps):
+        for piece in flat_pieces(c, start, stop, step):
             check(c, piece.lo, kernel.power_sums_minor(piece.data, piece.indices, piece.indptr, 0, 1, part))
         return part
 
     def columns(start: int, stop: int) -> np.ndarray:
         part = np.zeros((c.n_minor, 4))
         part[:, 3] = shift
-        for piece in flat_pieces(c, start, stop, *steps):
-            check(c, piece.lo, kernel.moments_minor(piece.data, piece.indices, piece.indptr, 0, 1, part))
+        for piece in flat_pieces(c, start, stop, step):
+            check(c, piece.lo, add(piece.data, piece.indices, piece.indptr, 0, 1, *scale, part))
         return part
 
     head = max(c.n_major // 256, min(c.n_major, 256))
     shift = np.zeros(c.n_minor)
-    for piece in flat_pieces(c, 0, head, *steps):
+    for piece in flat_pieces(c, 0, head, step):
         check(c, piece.lo, kernel.check_indices(piece.indices, piece.indptr, 0, 1, c.n_minor))
         # A value of the column itself (the last one): equal values then have their own value as the shift.
         shift[piece.indices] = piece.data
+    if unlog is not None:
+        shift = _unlogged(shift, unlog)
     shift[~np.isfinite(shift)] = 0
     if head < c.n_major:  # else the first pass is over all rows
         with np.errstate(all="ignore"):
@@ -390,7 +406,7 @@ def _minor_records(c: Compressed, *steps: Step) -> np.ndarray:
             around_zero = first.around(np.zeros(()))
             shift = first.centred().shift
         # Twice as near as it must be, for so many times the rows: the others may differ.
-        if _zero_is_near(head, around_zero.s1, around_zero.s2, FAR / 2 * np.sqrt(head / c.n_major)):
+        if unlog is None and _zero_is_near(head, around_zero.s1, around_zero.s2, FAR / 2 * np.sqrt(head / c.n_major)):
             blocks = minor_blocks(c, 2 * c.n_minor)
             s1, s2 = reduce(_add_to, _blocks.run(powers, blocks, len(c.data))).T
             c = c._replace(unknown=False)  # all have been looked at

@@ -43,6 +43,7 @@ count_major = _kernels.count_major
 count_minor = _kernels.count_minor
 dot_panels = _kernels.dot_panels
 expm1 = _kernels.expm1
+expm1_moments_minor = _kernels.expm1_moments_minor
 find_minor = _kernels.find_minor
 finish_moments = _kernels.finish_moments
 fold_major = _kernels.fold_major

@@ -498,6 +498,35 @@ def moments_minor(const value_t[::1] data not None, const index_t[::1] indices n
     return first_outside(&indices[0], k, hi, n_minor)
 
 
+def expm1_moments_minor(const float_t[::1] data not None, const index_t[::1] indices not None,
+                        const int64_t[::1] indptr not None, Py_ssize_t start, Py_ssize_t stop, double scale,
+                        double[:, ::1] out not None):
+    """out[j, :3] += (1, d, d**2), d = exp(scale * data[k]) - 1 - out[j, 3], float64, otherwise as moments_minor"""
+    cdef Py_ssize_t n_minor = out.shape[0], hi = indptr[stop], k, j, n
+    cdef const index_t* index
+    cdef const float_t* value
+    cdef double* records = &out[0, 0]
+    cdef double* record
+    cdef double of[64]  # on their own these are vectorised
+    with nogil:
+        for k in range(indptr[start], hi, 64):
+            n = min(64, hi - k)
+            index = &indices[0] + k
+            value = &data[0] + k
+            prefetch(index + AHEAD, 64 * sizeof(index_t))
+            prefetch(value + AHEAD, 64 * sizeof(float_t))
+            if any_outside(index, n, n_minor):
+                break
+            for j in range(n):
+                of[j] = expm1_value(<double>value[j] * scale)
+            for j in range(n):
+                record = records + 4 * <Py_ssize_t>index[j]
+                csraxis_add_to_record(record, of[j] - record[3])
+        else:
+            k = hi
+    return first_outside(&indices[0], k, hi, n_minor)
+
+
 def power_sums_minor(const value_t[::1] data not None, const index_t[::1] indices not None,
                      const int64_t[::1] indptr not None, Py_ssize_t start, Py_ssize_t stop,
                      double[:, ::1] out not None):

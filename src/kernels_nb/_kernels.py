@@ -337,6 +337,30 @@ def moments_minor(data, indices, indptr, start, stop, out):
 
 
 @_kernel
+def expm1_moments_minor(data, indices, indptr, start, stop, scale, out):
+    """out[j, :3] += (1, d, d**2), d = exp(scale * data[k]) - 1 - out[j, 3], float64, otherwise as moments_minor"""
+    n_minor = np.uint64(out.shape[0])
+    lo, hi = indptr[start], indptr[stop]
+    row, index = data[lo:hi], indices[lo:hi]
+    of = np.empty(64)  # on their own these are vectorised
+    for first in range(0, row.shape[0], 64):
+        prefetch(row, first + AHEAD)
+        prefetch(index, first + AHEAD)
+        values, columns = row[first : first + 64], index[first : first + 64]
+        for k in range(columns.shape[0]):
+            of[k] = _expm1_f64(np.float64(values[k]) * scale)
+        for k in range(columns.shape[0]):
+            j = np.uint64(columns[k])
+            if j >= n_minor:
+                return lo + first + k
+            d = of[k] - out[j, 3]
+            out[j, 0] += 1
+            out[j, 1] += d
+            out[j, 2] += d * d
+    return -1
+
+
+@_kernel
 def power_sums_minor(data, indices, indptr, start, stop, out):
     """out[j] += (v, v**2), v = data[k], j = indices[k], k as in sum_minor; returns as there"""
     n_minor = np.uint64(out.shape[0])

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..dispatch import _moments, _partials
-from ..dispatch._config import kernels
-from ..dispatch._inputs import compressed, container, is_sparse, read_only, with_data
+from ..dispatch._inputs import compressed, container, is_sparse, with_data
 from ..dispatch._moments import Moments
 from ..dispatch._pieces import places
 from ..dispatch._rows import fold
@@ -235,10 +234,9 @@ def batches_of(adata: Any, batch_key: str | None, options: Options) -> Batches |
 def statistics(x: Any, batches: Batches | None, options: Options, base: float | None) -> Stats:
     """What is needed to choose genes, in one pass."""
     n_batches = None if batches is None else len(batches.names)
-    # In float64: a gene with a large mean and a small variance would lose that in the rounding of float32.
-    of = partial(_unlogged, base=base) if options.flavor == "seurat" else None
+    unlog = None if options.flavor != "seurat" else 1.0 if base is None else np.log(base)
     count = options.counts_cells(batches is not None)
-    block = partial(statistics_of, n_batches=n_batches, check=options.is_v3, count=count, of=of)
+    block = partial(statistics_of, n_batches=n_batches, check=options.is_v3, count=count, unlog=unlog)
     if is_sparse(x) and batches is None and not options.is_v3:
         return block(x)  # its parts need not be merged: these reductions have threads, and steps, of their own
     return join(fold(x, block, merge, rows=[] if batches is None else [batches.codes]))
@@ -250,16 +248,6 @@ def join(parts: list[Stats]) -> Stats:
     return Stats(moments, *(np.concatenate(part, axis=1) for part in list(zip(*parts))[1:]))
 
 
-def _unlogged(values: np.ndarray, base: float | None) -> np.ndarray:
-    """exp(values), or base ** values, minus 1, in float64."""
-    out = np.array(values, float, order="C")
-    if base is not None:
-        out *= np.log(base)
-    flat = out.reshape(-1)
-    kernels().expm1(read_only(flat), 0, len(flat), flat)
-    return out
-
-
 def statistics_of(
     block: Any,
     codes: np.ndarray | None = None,
@@ -267,12 +255,12 @@ def statistics_of(
     n_batches: int | None,
     check: bool = False,
     count: bool = False,
-    of: Callable[[np.ndarray], np.ndarray] | None = None,
+    unlog: float | None = None,
 ) -> Stats:
-    """Of a block of cells in memory, or of a function of its values."""
+    """Of a block of cells in memory; with `unlog`, of exp(unlog * value) - 1."""
     are_counts = np.full((1, block.shape[1]), not check or _are_counts(block))
     rows = [block] if codes is None else [take(block, codes == code, axis=0) for code in range(n_batches or 0)]
-    moments = Moments(*map(np.vstack, zip(*(_partials.moments(one, (0,), of) for one in rows))))
+    moments = Moments(*map(np.vstack, zip(*(_partials.moments(one, (0,), unlog) for one in rows))))
     expressed = [positives_of(one, 0) if count else np.zeros((1, 0), np.int64) for one in rows]
     return Stats(moments, np.vstack(expressed), are_counts)
 
