@@ -270,6 +270,17 @@ def test_every_flavour_is_the_same_everywhere(batch_key, flavor, cls, place):
     assert type(adata.X._meta if place != "memory" else adata.X) is (np.ndarray if cls is np.array else cls)
 
 
+@pytest.mark.parametrize("base", [np.float32(2), np.array(2), np.array([2.0])], ids=repr)
+def test_the_base_of_logarithms_is_what_a_file_holds(engine, base):
+    tables = []
+    for one in (2, base):
+        adata = ad.AnnData(sp.csr_matrix(np.log2(1 + counts())))
+        adata.uns["log1p"] = {"base": one}
+        tables.append(cx.pp.highly_variable_genes(adata, inplace=False))
+    pd.testing.assert_frame_equal(*tables, rtol=1e-6)
+    assert tables[0]["means"].max() > np.log1p(190)
+
+
 @each_place
 @pytest.mark.parametrize("cls", [sp.csr_matrix, sp.csc_matrix, np.array], ids=lambda cls: cls.__name__)
 @pytest.mark.parametrize("batch_key", [None, "batch"])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import csraxis as cx
 import reference
 from checks import assert_close, assert_exact, eps, unchanged
-from csraxis.dispatch import _blocks, _partials, _pieces
+from csraxis.dispatch import _blocks, _moments, _partials, _pieces
 from strategies import AXES, CLASSES, COMPLEX, FLOATS, INTEGERS, REAL, dense_arrays, examples, matrices
 
 REAL_ONLY = ("var", "std", "max", "min")
@@ -380,6 +380,21 @@ def test_nothing_to_reduce(engine):
         for function in (cx.mean, cx.var, cx.std):
             assert math.isnan(function(x))
             assert np.isnan(function(x, axis=0)).tolist() == [True] * 3
+
+
+@pytest.mark.parametrize("cls", [sp.csr_array, sp.csc_array, np.array])
+@pytest.mark.parametrize("scale", [1.0, np.log(2)])
+@pytest.mark.parametrize(("n", "top"), [(3, 4), (1000, 4), (1000, 1)])
+def test_moments_of_what_was_logged(engine, n, top, scale, cls):
+    """Also where these and their logarithms (0 and 2, of base 2) are whole numbers, whose sums are exact."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, top + 1, (n, 7)) * 2 * (rng.random((n, 7)) < 0.6)
+    if top > 1:
+        x[:, 6] = 2
+    mean, var = _moments.mean_and_variance(_partials.moments(cls(x.astype("f4")), (0,), scale), 1)
+    exact = np.expm1(x * scale)
+    np.testing.assert_allclose(mean[0], exact.mean(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(var[0], exact.var(axis=0, ddof=1), rtol=1e-12, atol=1e-25)
 
 
 @pytest.mark.parametrize(("outlier", "n", "spread"), [(1e8, 20_000, 1.0), (1e8, 200_000, 1.0), (100.0, 20_000, 0.1)])

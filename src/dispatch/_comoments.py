@@ -44,7 +44,7 @@ def comoments(x: Any, *, exact: bool = False) -> Comoments:
     """Of the rows of a matrix in memory. Products are formed in float64, those of dense float32 only if `exact`."""
     x = container(x)
     n, m = x.shape
-    if not n:
+    if not n or not m:
         return Comoments(n, np.zeros(m), np.zeros((m, m)))
     mean, var = (part.ravel() for part in mean_and_variance(_partials.moments(x, (0,)), 0))
     dtype = np.dtype(float)

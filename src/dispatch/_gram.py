@@ -197,7 +197,10 @@ def add_grams(parts: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def minus_outer(sums: np.ndarray, n: float, vector: np.ndarray) -> np.ndarray:
-    """sums - n * outer(vector, vector), in the memory of the sums (BLAS: NumPy would make a matrix of the product)."""
+    """sums - n * outer(vector, vector), of C-contiguous sums in their memory; the two triangles may be rounded apart.
+
+    By BLAS: NumPy would make a matrix of the product.
+    """
     from scipy.linalg.blas import dger
 
     return dger(-n, vector, vector, a=sums.T, overwrite_a=True).T

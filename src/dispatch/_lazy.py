@@ -9,7 +9,7 @@ SciPy object changes with the flags that SciPy caches in it.
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
@@ -239,15 +239,22 @@ def row_totals(x: da.Array, axis: int, dtype: np.dtype) -> da.Array:
 def log1p_of_normalized(x: da.Array) -> da.Array | None:
     """log(1 + x) of what `normalize` made: each chunk in one go, without a matrix in between; None for others."""
     made = _normalized(x)
-    if made is None or made[0]["log1p"]:
+    if made is None or made.how["log1p"]:
         return None
-    block = partial(_normalize_block, **made[0] | {"log1p": True})
-    arrays = [part for array, axes in made[1] for part in (array, axes)]
+    block = partial(_normalize_block, **made.how | {"log1p": True})
+    arrays = [part for array, axes in made.arrays for part in (array, axes)]
     return _blockwise(block, f"csraxis-normalize-log1p-{x.name[-32:]}", x.dtype, *arrays, meta=_meta(x, x.dtype))
 
 
-def _normalized(x: da.Array) -> tuple[dict[str, Any], list[tuple[da.Array, tuple[int, ...]]]] | None:
-    """How `normalize` made x, and of what: a matrix and, if given, totals, each with its axes. None for others."""
+class _Normalized(NamedTuple):
+    """The options of `_normalize_block`, and its arrays with their axes: a matrix and, if they were given, totals."""
+
+    how: dict[str, Any]
+    arrays: list[tuple[da.Array, tuple[int, ...]]]
+
+
+def _normalized(x: da.Array) -> _Normalized | None:
+    """How `normalize` made x, and of what; None for other arrays."""
     layer: Any = x.dask.layers.get(x.name)
     made: Any = getattr(getattr(layer, "task", None), "func", None)
     block: Any = getattr(made, "keywords", {}).get("block")
@@ -258,7 +265,7 @@ def _normalized(x: da.Array) -> tuple[dict[str, Any], list[tuple[da.Array, tuple
         axes = tuple(layer.output_indices.index(one) for one in index)
         meta = _meta(x, dtype) if len(axes) == 2 else np.empty(0, dtype)
         arrays.append((da.Array(x.dask, name, tuple(x.chunks[axis] for axis in axes), meta=meta), axes))
-    return block.keywords, arrays
+    return _Normalized(block.keywords, arrays)
 
 
 def unary(name: str, x: da.Array, *, out: Any = None) -> da.Array:
@@ -288,11 +295,10 @@ def take(x: da.Array, keep: np.ndarray, axis: int) -> da.Array:
     used = [i for i, part in enumerate(parts) if part.any()] or [0]  # an axis has a chunk, if an empty one
     name = f"csraxis-take-{tokenize(x.name, x.dtype, keep, axis)}"
     graph, masks = once(name, parts) if x.numblocks[1 - axis] > 1 else ({}, parts)
-    how, arrays = _normalized(x) or ({}, [])
-    if how.get("axis") == axis == 1:
-        block_of = partial(_take_normalized, how=how)
-    else:
-        block_of, arrays = partial(_take_block, axis=axis), [(x, tuple(range(x.ndim)))]
+    block_of, arrays = partial(_take_block, axis=axis), [(x, tuple(range(x.ndim)))]
+    made = _normalized(x)
+    if made is not None and axis == 1 and made.how["axis"] == 1:
+        block_of, arrays = partial(_take_normalized, how=made.how), made.arrays
     for place in product(*(range(len(used) if i == axis else n) for i, n in enumerate(x.numblocks))):
         of = (*place[:axis], used[place[axis]], *place[axis + 1 :])
         keys = [(array.name, *(of[i] for i in axes)) for array, axes in arrays]
@@ -474,6 +480,9 @@ def _take_normalized(
 ) -> Any:
     """Columns of what is normalised, from the totals of all columns."""
     block = _declared(block, dtype)
+    if how["log1p"] and is_sparse(block) and compressed(block, canonical=True).source is not block:
+        # Duplicates are added up before the logarithm, in an order (that of SciPy's sort) that hangs on all columns.
+        return _select.take(_normalize_block(block, totals, **how), keep, 1)
     totals = _normalize.row_totals(block, 1, how["dtype"]) if totals is None else totals
     return _normalize_block(_select.take(block, keep, 1), totals, **how)
 

@@ -336,6 +336,7 @@ def moments(x: Any, axes: Axes, unlog: float | None = None) -> Moments:
 
 
 def _unlogged(values: np.ndarray, scale: float) -> np.ndarray:
+    """exp(scale * values) - 1, in float64."""
     out = np.array(values, float, order="C")
     out *= scale
     flat = out.reshape(-1)
@@ -405,7 +406,8 @@ def _minor_records(c: Compressed, unlog: float | None) -> np.ndarray:
             first = Moments(*columns(0, head).T)
             around_zero = first.around(np.zeros(()))
             shift = first.centred().shift
-        # Twice as near as it must be, for so many times the rows: the others may differ.
+        # Twice as near as it must be, for so many times the rows: the others may differ. (`powers` are of what is
+        # stored, not of its exponentials.)
         if unlog is None and _zero_is_near(head, around_zero.s1, around_zero.s2, FAR / 2 * np.sqrt(head / c.n_major)):
             blocks = minor_blocks(c, 2 * c.n_minor)
             s1, s2 = reduce(_add_to, _blocks.run(powers, blocks, len(c.data))).T

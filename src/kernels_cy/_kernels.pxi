@@ -507,7 +507,7 @@ def expm1_moments_minor(const float_t[::1] data not None, const index_t[::1] ind
     cdef const float_t* value
     cdef double* records = &out[0, 0]
     cdef double* record
-    cdef double of[64]  # on their own these are vectorised
+    cdef double unlogged[64]  # in a loop without the scattering, they are vectorised
     with nogil:
         for k in range(indptr[start], hi, 64):
             n = min(64, hi - k)
@@ -518,10 +518,10 @@ def expm1_moments_minor(const float_t[::1] data not None, const index_t[::1] ind
             if any_outside(index, n, n_minor):
                 break
             for j in range(n):
-                of[j] = expm1_value(<double>value[j] * scale)
+                unlogged[j] = expm1_value(<double>value[j] * scale)
             for j in range(n):
                 record = records + 4 * <Py_ssize_t>index[j]
-                csraxis_add_to_record(record, of[j] - record[3])
+                csraxis_add_to_record(record, unlogged[j] - record[3])
         else:
             k = hi
     return first_outside(&indices[0], k, hi, n_minor)

@@ -342,18 +342,18 @@ def expm1_moments_minor(data, indices, indptr, start, stop, scale, out):
     n_minor = np.uint64(out.shape[0])
     lo, hi = indptr[start], indptr[stop]
     row, index = data[lo:hi], indices[lo:hi]
-    of = np.empty(64)  # on their own these are vectorised
+    unlogged = np.empty(64)  # in a loop without the scattering, they are vectorised
     for first in range(0, row.shape[0], 64):
         prefetch(row, first + AHEAD)
         prefetch(index, first + AHEAD)
         values, columns = row[first : first + 64], index[first : first + 64]
         for k in range(columns.shape[0]):
-            of[k] = _expm1_f64(np.float64(values[k]) * scale)
+            unlogged[k] = _expm1_f64(np.float64(values[k]) * scale)
         for k in range(columns.shape[0]):
             j = np.uint64(columns[k])
             if j >= n_minor:
                 return lo + first + k
-            d = of[k] - out[j, 3]
+            d = unlogged[k] - out[j, 3]
             out[j, 0] += 1
             out[j, 1] += d
             out[j, 2] += d * d

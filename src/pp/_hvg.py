@@ -234,7 +234,7 @@ def batches_of(adata: Any, batch_key: str | None, options: Options) -> Batches |
 def statistics(x: Any, batches: Batches | None, options: Options, base: float | None) -> Stats:
     """What is needed to choose genes, in one pass."""
     n_batches = None if batches is None else len(batches.names)
-    unlog = None if options.flavor != "seurat" else 1.0 if base is None else np.log(base)
+    unlog = None if options.flavor != "seurat" else 1.0 if base is None else np.log(base).item()
     count = options.counts_cells(batches is not None)
     block = partial(statistics_of, n_batches=n_batches, check=options.is_v3, count=count, unlog=unlog)
     if is_sparse(x) and batches is None and not options.is_v3:
