@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import csraxis as cx
 import reference
 from checks import assert_close, assert_exact, bits, eps, parts, unchanged
+from csraxis.dispatch import _blocks
 from strategies import (
     CLASSES,
     COMPLEX,
@@ -167,6 +168,30 @@ def test_sparse_with_sparse_of_any_structure(engine, name):
         assert bits(reference.dense(result)) == bits(expected)
 
     check()
+
+
+@pytest.mark.parametrize("step", [1, 7])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_sparse_with_sparse_some_rows_at_a_time(engine, threads, step, monkeypatch):
+    """Whichever has more entries, and wider indices; with rows that are empty in one, or in both."""
+    monkeypatch.setattr(_blocks, "CAST_STEP", step)
+    monkeypatch.setattr(_blocks, "PARALLEL_FROM", 1)
+    rng = np.random.default_rng(0)
+    dense = [rng.integers(1, 9, (40, 15)) * (rng.random((40, 15)) < share) for share in (0.5, 0.1)]
+    dense[0][5:9], dense[1][8:11] = 0, 0
+    x, y = sp.csr_array(dense[0].astype("f4")), sp.csr_array(dense[1].astype("f8"))
+    y.indices, y.indptr = y.indices.astype("i8"), y.indptr.astype("i8")
+    with cx.config(threads=threads), np.errstate(all="ignore"):
+        for one, other in ((x, y), (y, x), (y, y)):
+            product, quotient = cx.multiply(one, other), cx.divide(one, other)
+            assert product.indices.dtype == product.indptr.dtype == one.indices.dtype
+            for result in (product, quotient):
+                result.check_format(full_check=True)
+                assert result.has_canonical_format
+            assert product.nnz == np.count_nonzero(one.toarray() * other.toarray())
+            np.testing.assert_array_equal(product.toarray(), one.toarray() * other.toarray())
+            expected = np.where(one.toarray() != 0, one.toarray() / other.toarray(), 0)
+            np.testing.assert_array_equal(quotient.toarray(), expected)
 
 
 def test_sparse_with_a_sparse_row_or_column(engine):

@@ -1,24 +1,30 @@
 """Products and quotients, element by element."""
 
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from . import _partials
+from . import _blocks, _partials
 from ._config import kernels
 from ._inputs import (
     Compressed,
+    assemble,
     check_all_indices,
     compressed,
     container,
+    copy_flags,
     is_dask,
     is_sparse,
+    narrow,
     native,
     read_only,
+    scipy_class,
     with_data,
 )
 from ._other import delegated
-from ._pieces import places, run_rows
+from ._pieces import in_steps, places, run_rows
 from ._scaling import is_linear, scale_sparse
 
 OPS = {"multiply": np.multiply, "divide": np.divide}
@@ -192,18 +198,65 @@ def _sparse_pair(name: str, x1: Any, x2: Any) -> Any:
         check_all_indices(c)
     if a.major != b.major:
         b = compressed(native(b).asformat(x1.format), canonical=True)
-    where = np.empty(len(a.data), np.int64)
+    if name == "divide":
+        return with_data(a, _quotients(a, b, dtype))
+    data, indices, counts = _products(a, b, dtype)
+    indices = indices.astype(a.indices.dtype, copy=False)
+    indptr = narrow(np.concatenate(([0], np.cumsum(counts))), indices.dtype)
+    result = assemble(scipy_class(x1), x1.shape, data, indices, indptr)
+    copy_flags(a.source, result)
+    return result
+
+
+def _quotients(a: Compressed, b: Compressed, dtype: np.dtype) -> np.ndarray:
+    """The values of a over those that b has there, which are zero where it has none."""
+    data = np.empty(len(a.data), dtype)
+
+    def rows(start: int, stop: int) -> None:
+        for lo, hi, found, theirs, _ in _in_both(a, b, start, stop):
+            others = np.zeros(hi - lo, b.data.dtype)
+            others[found] = theirs
+            with np.errstate(all="ignore"):
+                np.divide(a.data[lo:hi], others, out=data[lo:hi], casting="unsafe")
+
+    run_rows(a, rows)
+    return data
+
+
+def _products(a: Compressed, b: Compressed, dtype: np.dtype) -> Iterator[np.ndarray]:
+    """Of the entries that both have: products, indices, and how many there are in each row."""
+    few, many = (b, a) if len(b.data) < len(a.data) else (a, b)
+
+    def rows(start: int, stop: int) -> list[tuple[np.ndarray, ...]]:
+        parts: list[tuple[np.ndarray, ...]] = []
+        for lo, hi, found, theirs, counts in _in_both(few, many, start, stop):
+            ours = few.data[lo:hi][found]
+            with np.errstate(all="ignore"):
+                products = np.multiply(*((ours, theirs) if few is a else (theirs, ours)))
+            parts.append((products.astype(dtype, copy=False), few.indices[lo:hi][found], counts))
+        return parts
+
+    blocks = _blocks.run(rows, _blocks.per_thread(few.indptr), len(few.data))
+    return map(np.concatenate, zip(*chain.from_iterable(blocks)))
+
+
+def _in_both(
+    a: Compressed, b: Compressed, start: int, stop: int
+) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, np.ndarray]]:
+    """The rows [start, stop), some at a time: (lo, hi, found, values, counts).
+
+    Entries [lo, hi) of a; which of them (from lo on) b has, too; the values of b there; how many there are in each row.
+    """
     kernel = kernels()
     # In the wider of the two types: an index of 64 bits may not fit into 32.
     wide = np.promote_types(a.indices.dtype, b.indices.dtype)
-    of_a, of_b = (read_only(c.indices.astype(wide, copy=False)) for c in (a, b))
-    run_rows(a, lambda start, stop: kernel.match_major(of_a, a.indptr, start, stop, of_b, b.indptr, where))
-    found = np.flatnonzero(where >= 0)
-    theirs = b.data[where[found]]
-    with np.errstate(all="ignore"):
-        if name == "multiply":
-            data = OPS[name](a.data[found], theirs).astype(dtype, copy=False)
-            return with_data(a._replace(indices=a.indices[found], indptr=np.searchsorted(found, a.indptr)), data)
-        others = np.zeros(len(a.data), b.data.dtype)
-        others[found] = theirs
-        return with_data(a, OPS[name](a.data, others).astype(dtype, copy=False))
+    for first, last in in_steps(a, start, stop, _blocks.CAST_STEP):
+        (lo, hi), (their_lo, their_hi) = ((c.indptr.item(first), c.indptr.item(last)) for c in (a, b))
+        indices, their_indices = (
+            read_only(part.astype(wide, copy=False)) for part in (a.indices[lo:hi], b.indices[their_lo:their_hi])
+        )
+        indptr, their_indptr = (read_only(c.indptr[first : last + 1] - c.indptr[first]) for c in (a, b))
+        where = np.empty(hi - lo, np.int64)
+        kernel.match_major(indices, indptr, 0, last - first, their_indices, their_indptr, where)
+        found = np.flatnonzero(where >= 0)
+        yield lo, hi, found, b.data[their_lo:their_hi][where[found]], np.diff(np.searchsorted(found, indptr))
