@@ -184,14 +184,56 @@ def test_sparse_with_sparse_some_rows_at_a_time(engine, threads, step, monkeypat
     with cx.config(threads=threads), np.errstate(all="ignore"):
         for one, other in ((x, y), (y, x), (y, y)):
             product, quotient = cx.multiply(one, other), cx.divide(one, other)
-            assert product.indices.dtype == product.indptr.dtype == one.indices.dtype
             for result in (product, quotient):
+                assert result.indices.dtype == result.indptr.dtype == one.indices.dtype
+                assert vars(result)["_has_canonical_format"]  # known, not found out now
                 result.check_format(full_check=True)
-                assert result.has_canonical_format
             assert product.nnz == np.count_nonzero(one.toarray() * other.toarray())
             np.testing.assert_array_equal(product.toarray(), one.toarray() * other.toarray())
             expected = np.where(one.toarray() != 0, one.toarray() / other.toarray(), 0)
             np.testing.assert_array_equal(quotient.toarray(), expected)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "c8", "c16"])
+def test_signs_of_nan_do_not_hang_on_the_threads(engine, dtype, monkeypatch):
+    """NumPy gives NaN times -NaN another sign at the end of an array."""
+    monkeypatch.setattr(_blocks, "PARALLEL_FROM", 100)
+    rng = np.random.default_rng(0)
+    shape, values = (50, 100), np.array([np.nan, -np.nan, 1, np.inf], dtype)
+    x, y = (sp.csr_array(np.where(rng.random(shape) < share, rng.choice(values, shape), 0)) for share in (0.5, 0.7))
+    for function in (cx.multiply, cx.divide):
+        results = []
+        for threads in (1, 2, 3):
+            with cx.config(threads=threads):
+                results.append(bits(function(x, y).data))
+        assert len(set(results)) == 1
+
+
+def test_integers_with_duplicates_wrap_as_without(engine):
+    """Duplicates are added up in 64 bits; what is then multiplied is still of the type of the product."""
+    twice = sp.csr_array((np.array([200, 55], "u1"), np.array([0, 0]), np.array([0, 2])), shape=(1, 2))
+    once = sp.csr_array(np.array([[255, 0]], "u1"))
+    other = np.array([[10177648, 0]], "i4")
+    for y in (other, sp.csr_array(other), np.array([[10177648.0, 0]], "f4")):
+        one, two = cx.multiply(once, y), cx.multiply(twice, y)
+        assert one.dtype == two.dtype
+        assert one.toarray().tolist() == two.toarray().tolist()
+
+
+def test_products_that_overflow_say_nothing(engine):
+    many = sp.csr_array((np.array([100, 100], "i2"), np.array([0, 0]), np.array([0, 2])), shape=(1, 3))
+    large = sp.csr_array(np.array([[3e38, 0, 0]], "f4"))
+    with np.errstate(all="raise"):
+        assert cx.multiply(many, large).toarray().tolist() == [[np.inf, 0, 0]]
+        assert cx.multiply(large, large).toarray().tolist() == [[np.inf, 0, 0]]
+
+
+def test_indices_of_64_bits_are_not_those_of_32(engine):
+    shape = (1, 2**33)
+    x = sp.csr_array((np.array([2.0]), np.array([5], "i4"), np.array([0, 1], "i4")), shape=shape)
+    y = sp.csr_array((np.array([3.0, 4.0]), np.array([2**32 + 5, 2**32 + 6]), np.array([0, 2])), shape=shape)
+    x.indices, x.indptr = x.indices.astype("i4"), x.indptr.astype("i4")
+    assert cx.multiply(x, y).nnz == cx.multiply(y, x).nnz == 0
 
 
 def test_sparse_with_a_sparse_row_or_column(engine):

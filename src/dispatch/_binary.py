@@ -1,8 +1,7 @@
 """Products and quotients, element by element."""
 
-from collections.abc import Iterator
-from itertools import chain
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -10,22 +9,20 @@ from . import _blocks, _partials
 from ._config import kernels
 from ._inputs import (
     Compressed,
-    assemble,
     check_all_indices,
     compressed,
     container,
-    copy_flags,
     is_dask,
     is_sparse,
-    narrow,
     native,
     read_only,
-    scipy_class,
     with_data,
 )
 from ._other import delegated
-from ._pieces import in_steps, places, run_rows
+from ._pieces import places
 from ._scaling import is_linear, scale_sparse
+
+Result = TypeVar("Result")
 
 OPS = {"multiply": np.multiply, "divide": np.divide}
 PAIRS = (
@@ -185,8 +182,12 @@ def _with_dense(c: Compressed, name: str, other: np.ndarray, dtype: np.dtype) ->
     check_all_indices(c)
     data = np.empty(len(c.data), dtype)
     for lo, hi, rows, columns in places(c):
-        with np.errstate(all="ignore"):
-            OPS[name](c.data[lo:hi], other[rows, columns], out=data[lo:hi], casting="unsafe")
+        ours, theirs = c.data[lo:hi], other[rows, columns]
+        if name == "multiply":
+            data[lo:hi] = _multiplied(ours, theirs, dtype)
+        else:
+            with np.errstate(all="ignore"):
+                np.divide(ours, theirs, out=data[lo:hi], casting="unsafe")
     return with_data(c, data)
 
 
@@ -200,12 +201,8 @@ def _sparse_pair(name: str, x1: Any, x2: Any) -> Any:
         b = compressed(native(b).asformat(x1.format), canonical=True)
     if name == "divide":
         return with_data(a, _quotients(a, b, dtype))
-    data, indices, counts = _products(a, b, dtype)
-    indices = indices.astype(a.indices.dtype, copy=False)
-    indptr = narrow(np.concatenate(([0], np.cumsum(counts))), indices.dtype)
-    result = assemble(scipy_class(x1), x1.shape, data, indices, indptr)
-    copy_flags(a.source, result)
-    return result
+    products, indices, indptr = _products(a, b, dtype)
+    return with_data(a._replace(indices=indices, indptr=indptr), products)
 
 
 def _quotients(a: Compressed, b: Compressed, dtype: np.dtype) -> np.ndarray:
@@ -213,50 +210,62 @@ def _quotients(a: Compressed, b: Compressed, dtype: np.dtype) -> np.ndarray:
     data = np.empty(len(a.data), dtype)
 
     def rows(start: int, stop: int) -> None:
-        for lo, hi, found, theirs, _ in _in_both(a, b, start, stop):
-            others = np.zeros(hi - lo, b.data.dtype)
-            others[found] = theirs
-            with np.errstate(all="ignore"):
-                np.divide(a.data[lo:hi], others, out=data[lo:hi], casting="unsafe")
+        lo, hi, found, theirs, _ = _in_both(a, b, start, stop)
+        others = np.zeros(hi - lo, b.data.dtype)
+        others[found] = theirs
+        with np.errstate(all="ignore"):
+            np.divide(a.data[lo:hi], others, out=data[lo:hi], casting="unsafe")
 
-    run_rows(a, rows)
+    for _ in _run_in_steps(rows, a, b):
+        pass
     return data
 
 
-def _products(a: Compressed, b: Compressed, dtype: np.dtype) -> Iterator[np.ndarray]:
-    """Of the entries that both have: products, indices, and how many there are in each row."""
+def _products(a: Compressed, b: Compressed, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Data, indices and indptr of the entries that both have."""
     few, many = (b, a) if len(b.data) < len(a.data) else (a, b)
 
-    def rows(start: int, stop: int) -> list[tuple[np.ndarray, ...]]:
-        parts: list[tuple[np.ndarray, ...]] = []
-        for lo, hi, found, theirs, counts in _in_both(few, many, start, stop):
-            ours = few.data[lo:hi][found]
-            with np.errstate(all="ignore"):
-                products = np.multiply(*((ours, theirs) if few is a else (theirs, ours)))
-            parts.append((products.astype(dtype, copy=False), few.indices[lo:hi][found], counts))
-        return parts
+    def rows(start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        lo, hi, found, theirs, counts = _in_both(few, many, start, stop)
+        ours, indices = few.data[lo:hi][found], few.indices[lo:hi][found]
+        x1, x2 = (ours, theirs) if few is a else (theirs, ours)  # the order tells whose NaN it becomes
+        return _multiplied(x1, x2, dtype), indices.astype(a.indices.dtype, copy=False), counts
 
-    blocks = _blocks.run(rows, _blocks.per_thread(few.indptr), len(few.data))
-    return map(np.concatenate, zip(*chain.from_iterable(blocks)))
+    data, indices, counts = map(np.concatenate, zip(*_run_in_steps(rows, a, b)))
+    return data, indices, np.concatenate(([0], np.cumsum(counts)))
+
+
+def _run_in_steps(task: Callable[[int, int], Result], a: Compressed, b: Compressed) -> Iterator[Result]:
+    """task(start, stop) for some rows at a time, whatever the threads: NumPy gives the product of two NaN another sign
+    at the end of an array."""
+    both = a.indptr + b.indptr
+    n_values = both.item(-1)
+    return _blocks.run(task, _blocks.split(both, -(-n_values // (4 * _blocks.CAST_STEP))), n_values)
+
+
+def _multiplied(x1: np.ndarray, x2: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The products in `dtype`. Integers are cast first: of uint64 and int64 (widened duplicates) NumPy makes floats."""
+    with np.errstate(all="ignore"):
+        if dtype.kind in "iu":
+            x1, x2 = (x.astype(dtype, copy=False) for x in (x1, x2))
+        return np.multiply(x1, x2).astype(dtype, copy=False)
 
 
 def _in_both(
     a: Compressed, b: Compressed, start: int, stop: int
-) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, np.ndarray]]:
-    """The rows [start, stop), some at a time: (lo, hi, found, values, counts).
+) -> tuple[int, int, np.ndarray, np.ndarray, np.ndarray]:
+    """Of the rows [start, stop): (lo, hi, found, values, counts).
 
     Entries [lo, hi) of a; which of them (from lo on) b has, too; the values of b there; how many there are in each row.
     """
-    kernel = kernels()
+    (lo, hi), (their_lo, their_hi) = ((c.indptr.item(start), c.indptr.item(stop)) for c in (a, b))
     # In the wider of the two types: an index of 64 bits may not fit into 32.
     wide = np.promote_types(a.indices.dtype, b.indices.dtype)
-    for first, last in in_steps(a, start, stop, _blocks.CAST_STEP):
-        (lo, hi), (their_lo, their_hi) = ((c.indptr.item(first), c.indptr.item(last)) for c in (a, b))
-        indices, their_indices = (
-            read_only(part.astype(wide, copy=False)) for part in (a.indices[lo:hi], b.indices[their_lo:their_hi])
-        )
-        indptr, their_indptr = (read_only(c.indptr[first : last + 1] - c.indptr[first]) for c in (a, b))
-        where = np.empty(hi - lo, np.int64)
-        kernel.match_major(indices, indptr, 0, last - first, their_indices, their_indptr, where)
-        found = np.flatnonzero(where >= 0)
-        yield lo, hi, found, b.data[their_lo:their_hi][where[found]], np.diff(np.searchsorted(found, indptr))
+    indices, their_indices = (
+        read_only(part.astype(wide, copy=False)) for part in (a.indices[lo:hi], b.indices[their_lo:their_hi])
+    )
+    indptr, their_indptr = (read_only(c.indptr[start : stop + 1] - c.indptr[start]) for c in (a, b))
+    where = np.empty(hi - lo, np.int64)
+    kernels().match_major(indices, indptr, 0, stop - start, their_indices, their_indptr, where)
+    found = np.flatnonzero(where >= 0)
+    return lo, hi, found, b.data[their_lo:their_hi][where[found]], np.diff(np.searchsorted(found, indptr))
