@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import importlib.util
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,15 +39,24 @@ def new_console() -> Console:
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Show]:
-    """A function (label, done, total) that shows progress on stderr, where that is a terminal."""
+    """A function (label, done, total) that shows progress on stderr: a bar, or in a file a line for each case."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda label, done, total: progress.update(task, description=label, completed=done, total=total)
+        task, begin, last = progress.add_task("", total=None), time.monotonic(), ""
+
+        def show(label: str, done: int, total: int) -> None:
+            nonlocal last
+            progress.update(task, description=label, completed=done, total=total)
+            case = label.partition(":")[0]
+            if not console.is_terminal and case != last:
+                last = case
+                print(f"{time.monotonic() - begin:6.0f} s  {done}/{total}  {case}", file=sys.stderr, flush=True)
+
+        yield show
 
 
 def write_results(
