@@ -12,9 +12,12 @@ import os
 import platform
 import sys
 import sysconfig
+import tempfile
+from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 REQUIRE_EXT = os.environ.get("CSRAXIS_REQUIRE_EXT") == "1"
 PURE = os.environ.get("CSRAXIS_PURE") == "1"
@@ -54,6 +57,7 @@ def extension(name, flags):
         define_macros=MACROS,
         py_limited_api=ABI3,
         depends=["src/kernels_cy/_kernels.pxi"],
+        optional=not REQUIRE_EXT,
     )
 
 
@@ -76,22 +80,39 @@ def extensions():
         modules.append(extension("_cpu", ["-O2", "-g0"]))
     else:
         modules = [extension("_kernels_base", GCC_FLAGS), extension("_cpu", ["-O2", "-g0"])]
-
-    from Cython.Build import cythonize
-
-    modules = cythonize(modules, build_dir="build/cython", compiler_directives=DIRECTIVES)
-    for module in modules:  # cythonize() forgets the flag
-        module.optional = not REQUIRE_EXT
     return modules
 
 
-class ParallelBuildExt(build_ext):
-    """build_ext on every processor."""
+class BuildKernels(build_ext):
+    """build_ext on every processor; without a C compiler it builds nothing, and says so at once."""
 
     def finalize_options(self):
         """Use every processor unless a number was given."""
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count()
+
+    def build_extensions(self):
+        """Translate to C, and compile."""
+        if not REQUIRE_EXT and not self.can_compile():
+            self.warn("no C compiler that finds Python.h: csraxis gets no compiled kernels, and needs Numba")
+            return
+        from Cython.Build import cythonize
+
+        translated = cythonize(self.extensions, build_dir="build/cython", compiler_directives=DIRECTIVES)
+        for module, its in zip(self.extensions, translated):
+            module.sources = its.sources
+        super().build_extensions()
+
+    def can_compile(self):
+        """Whether it is worth a minute of translating."""
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "look.c")
+            source.write_text("#include <Python.h>\nint main(void) { return 0; }\n")
+            try:
+                self.compiler.compile([str(source)], output_dir=folder)
+            except CompileError:
+                return False
+        return True
 
 
 setup(
@@ -99,5 +120,5 @@ setup(
     package_dir={"csraxis": "src"},
     ext_modules=[] if PURE else extensions(),
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if ABI3 else {},
-    cmdclass={"build_ext": ParallelBuildExt},
+    cmdclass={"build_ext": BuildKernels},
 )

@@ -8,7 +8,7 @@ import importlib
 import importlib.util
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,8 @@ from bench.terminal import INSTALL, Show, new_console, positive, print_lines, pr
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+Save = Callable[[report.Document], None]
 
 COMMANDS = ("pipeline", "demo", "overhead", "fresh", "levels", "scale", "sweep", "page", "compare")
 """Modules whose main() gets the other arguments."""
@@ -126,7 +128,8 @@ def _tick(show: Show, case: str, done: Iterator[int], total: int, label: str) ->
 
 
 def run(options: argparse.Namespace) -> report.Document:
-    """Measure what the options ask for."""
+    """Measure what the options ask for; after each case what there is so far is written to the JSON file."""
+    save = functools.partial(report.write_json, path=options.json or terminal.RESULTS / f"{default_stem(options)}.json")
     chosen = [case for case in cases.CASES if not options.case or case.name in options.case]
     wanted = options.data or (["pbmc3k"] if options.quick else ["generated"])
     repeats = options.repeats or (25 if options.quick else 5)
@@ -172,32 +175,42 @@ def run(options: argparse.Namespace) -> report.Document:
                 report.leave_out(document, "matrix", shape.name, str(reason))
                 continue
             report.add_shape(document, shape.name, shape.what, x)
-            total, before = sum(measure.steps(case, present, repeats) for case in chosen), 0
+            taking_part = []
+            for contestant in present:
+                if contestant.at_most is None or x.nnz <= contestant.at_most or options.contestant:
+                    taking_part.append(contestant)
+                else:
+                    reason = f"takes minutes a call of {shape.name} (--contestant {contestant.name})"
+                    report.leave_out(document, "contestant", contestant.name, reason)
+            total, before = sum(measure.steps(case, taking_part, repeats) for case in chosen), 0
             for case in chosen:
                 tick = functools.partial(_tick, show, case.name, itertools.count(before), total)
-                before += measure.steps(case, present, repeats)
+                before += measure.steps(case, taking_part, repeats)
                 outcome = measure.run_case(
-                    case, present, x, repeats=repeats, threads=threads, budget=budget, patience=patience, tick=tick
+                    case, taking_part, x, repeats=repeats, threads=threads, budget=budget, patience=patience, tick=tick
                 )
                 report.add_outcome(document, shape.name, outcome)
                 outcome = None
+                save(document)
         x = None  # the sweep needs the memory
-        _add_sections(document, options, threads, show)
+        _add_sections(document, options, threads, show, save)
     return document
 
 
-def _add_sections(document: report.Document, options: argparse.Namespace, threads: int | None, show: Show) -> None:
-    wanted = SECTIONS if "all" in (options.also or ()) else options.also or ()
-    if "sweep" in wanted:
-        document["sweep"] = sweep.section(options.max_values, threads=threads, show=show)
-    if "levels" in wanted:
-        document["levels"] = levels.section(shapes.Size(options.cells, options.genes), threads=threads, show=show)
-    if "overhead" in wanted:
-        show("overhead", 0, 1)
-        document["overhead"] = overhead.section()
-    if "fresh" in wanted:
-        show("fresh processes", 0, 1)
-        document["fresh"] = fresh.section(threads=threads)
+def _add_sections(
+    document: report.Document, options: argparse.Namespace, threads: int | None, show: Show, save: Save
+) -> None:
+    size = shapes.Size(options.cells, options.genes)
+    sections = {
+        "sweep": lambda: sweep.section(options.max_values, threads=threads, show=show),
+        "levels": lambda: levels.section(size, threads=threads, show=show),
+        "overhead": overhead.section,
+        "fresh": lambda: fresh.section(threads=threads),
+    }
+    for name in SECTIONS if "all" in (options.also or ()) else options.also or ():
+        show(name, 0, 1)
+        document[name] = sections[name]()
+        save(document)
 
 
 def default_stem(options: argparse.Namespace) -> str:
@@ -234,7 +247,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         show_list(console)
         return 0
 
-    document = run(options)
+    try:
+        document = run(options)
+    except OSError as error:
+        print(f"cannot write the results: {error}; choose another place with --json", file=sys.stderr)
+        return 2
     report.print_tables(document, console)
     for name, module in (("sweep", sweep), ("levels", levels), ("overhead", overhead), ("fresh", fresh)):
         if name in document:

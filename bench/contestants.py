@@ -39,6 +39,8 @@ class Contestant:
     """Case name to what makes the library's own kind of object, outside the time."""
     quick: bool = True
     """Whether it takes part in a quick run unless it is named."""
+    at_most: int | None = None
+    """Stored values of a matrix that it takes part with unless it is named: of more it takes minutes a call."""
     within: Callable[[int | None], AbstractContextManager] | None = None
     """(threads) to a context of each call, entered outside the time."""
 
@@ -115,10 +117,14 @@ def _environment(wanted: dict[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def dask_threads(threads: int | None) -> Iterator[None]:
-    """Dask's own threads, as many as the others."""
+    """Dask's own threads, as many as the others, each with one for BLAS."""
     import dask
+    from threadpoolctl import threadpool_limits
 
-    with dask.config.set(scheduler="threads", **({"num_workers": threads} if threads else {})):
+    with (
+        threadpool_limits(1, "blas"),
+        dask.config.set(scheduler="threads", **({"num_workers": threads} if threads else {})),
+    ):
         yield
 
 
@@ -219,6 +225,7 @@ CONTESTANTS = (
         calls.dask_ml(),
         note="PCA(svd_solver='tsqr') of dense blocks of rows in memory; making them dense is not timed",
         quick=False,  # five seconds a call
+        at_most=20_000_000,
         converts={"pca-anndata": calls.as_dense_blocks},
         within=dask_threads,
     ),

@@ -1,6 +1,7 @@
 """Fixtures: every test that takes `engine` runs once with each engine."""
 
 import os
+import random
 
 # The suite runs in several processes: with threads of their own for BLAS they would get in each other's way.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -21,6 +22,22 @@ LONG, AGAIN = PROFILE == "long", PROFILE == "again"
 # What does not depend on how csraxis was installed, or is run there as a command.
 _ELSEWHERE = ["test_bench*.py", "test_dask.py", "test_docs.py", "test_pp_scanpy.py", "test_variance.py"]
 collect_ignore_glob = _ELSEWHERE if AGAIN else []
+
+# Of each test's sets of parameters; the others ran before.
+AGAIN_AT_MOST = 8
+
+
+def pytest_collection_modifyitems(items):
+    """Once more: a few parameter sets of each test, the same ones each time."""
+    if AGAIN:
+        sets = {}
+        for item in items:
+            sets.setdefault(item.nodeid.partition("[")[0], []).append(item)
+        for name, of in sets.items():
+            chosen = random.Random(name).sample(range(len(of)), min(len(of), AGAIN_AT_MOST))
+            sets[name] = [of[i] for i in sorted(chosen)]
+        items[:] = [item for of in sets.values() for item in of]
+
 
 ENGINES = ("cython", "numba")
 # Engines that must be there: CI sets it, so that a missing one fails instead of being skipped.

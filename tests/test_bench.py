@@ -262,13 +262,42 @@ def test_nothing_measured_is_an_error(monkeypatch, tmp_path, capsys):
     assert "nothing was measured" in captured.err
 
 
-def test_results_that_cannot_be_written_are_an_error(tmp_path, capsys):
+def test_results_that_cannot_be_written_are_an_error_after_the_first_case(tmp_path, capsys):
     pytest.importorskip("rich")
     (tmp_path / "file").write_text("")
-    assert _command("--case", "sum-rows", "--json", str(tmp_path / "file" / "r.json")) == 2
+    cases = ("--case", "sum-rows", "--case", "scale-rows")
+    assert _command(*cases, "--json", str(tmp_path / "file" / "r.json")) == 2
     captured = capsys.readouterr()
-    assert "sum-rows" in captured.out
     assert "choose another place" in captured.err
+    assert "sum-rows" in captured.err
+    assert "scale-rows" not in captured.err
+
+
+def test_each_case_is_written_when_it_is_done(tmp_path, monkeypatch):
+    pytest.importorskip("rich")
+    run_case, path = measure.run_case, tmp_path / "r.json"
+    written = []
+
+    def noting(*args, **options):
+        written.append(json.loads(path.read_text())["cases"] if path.exists() else [])
+        return run_case(*args, **options)
+
+    monkeypatch.setattr(measure, "run_case", noting)
+    assert _command("--case", "sum-rows", "--case", "scale-rows", "--json", str(path)) == 0
+    assert [[case["case"] for case in cases] for cases in written] == [[], ["sum-rows"]]
+
+
+def test_what_takes_minutes_a_call_sits_out_unless_it_is_named(tmp_path, monkeypatch):
+    pytest.importorskip("rich")
+    slow = [dataclasses.replace(c, at_most=10) if c.name == "scipy" else c for c in contestants.CONTESTANTS]
+    monkeypatch.setattr(contestants, "CONTESTANTS", slow)
+    for options, there in (((), False), (("--contestant", "scipy"), True)):
+        path = tmp_path / f"{there}.json"
+        assert _command("--case", "sum-rows", *options, "--json", str(path)) == 0
+        document = json.loads(path.read_text())
+        assert ("scipy" in {record["contestant"] for record in document["records"]}) is there
+        reasons = [item["reason"] for item in document["left_out"] if item["name"] == "scipy"]
+        assert reasons == ([] if there else ["takes minutes a call of generated (--contestant scipy)"])
 
 
 def test_unknown_case_names_the_known(capsys):

@@ -176,6 +176,13 @@ def calls(name, dtype, index, special, start, stop):
             )
             for keep in keeps
         ],
+        "take_major": [
+            (
+                *(data, indices, indptr, start, stop, keep.view(np.uint8), N_MINOR),
+                *(np.full(n_stored, 7, dtype), np.full(n_stored, 7, index)),
+            )
+            for keep in (np.ones(len(LENGTHS), bool), rng.random(len(LENGTHS)) < 0.4, np.zeros(len(LENGTHS), bool))
+        ],
         "top_major": [
             (
                 *(data, indptr, start, stop, np.array(ns, int)),
@@ -548,6 +555,21 @@ def test_gram_in_panels(kernels, index, dtype, n_dense, n_full, whole):
         difference = np.abs(panel[first:, : columns.shape[1]] - 7 - columns[first:])
         of = size[first:, first : first + sums.shape[2]]
         assert (difference <= 8 * np.finfo(dtype).eps * (of + 7) * (not whole)).all()
+
+
+@pytest.mark.parametrize("dtype", VALUES)
+@pytest.mark.parametrize("index", INDICES)
+@pytest.mark.parametrize(("start", "stop"), BLOCKS)
+def test_take_major(kernels, dtype, index, start, stop):
+    for arguments in calls("take_major", dtype, index, True, start, stop):
+        assert kernels.take_major(*map(read_only, arguments[:-2]), *arguments[-2:]) == -1
+        data, indices, indptr, *_, keep, _, out_data, out_indices = arguments
+        used = slice(indptr[start], indptr[stop])
+        kept = np.repeat(keep, np.diff(indptr))[used] == 1
+        n = np.count_nonzero(kept)
+        assert bits(out_data[:n]) == bits(data[used][kept])
+        assert bits(out_indices[:n]) == bits(indices[used][kept])
+        assert set(out_indices[n:].tolist()) <= {7}  # nothing else is written
 
 
 @pytest.mark.parametrize("dtype", VALUES)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import csraxis as cx
 from checks import assert_close, assert_exact, bits, parts, unchanged
-from csraxis.dispatch import _blocks, _select
-from csraxis.dispatch._partials import tops
+from csraxis.dispatch import _blocks
+from csraxis.dispatch._folds import tops
 from csraxis.dispatch._select import take
 from fresh import run
 from strategies import CLASSES, COMPLEX, FLOATS, INTEGERS, REAL, dense_arrays, examples, matrices
@@ -100,7 +100,6 @@ def large(cls, dtype=np.float32, index=np.int32, n=400, m=300):
 @pytest.mark.parametrize("threads", [1, 3])
 def test_blocks_and_threads(engine, monkeypatch, cls, axis, threads):
     monkeypatch.setattr(_blocks, "PARALLEL_FROM", 100)
-    monkeypatch.setattr(_select, "ROWS_STEP", 37)  # there are longer rows
     for dtype, index in (("float32", np.int32), ("int8", np.int64), ("complex128", np.int32), ("bool", np.int64)):
         x = large(cls, dtype, index)
         keep = np.random.default_rng(1).random(x.shape[axis]) < 0.4
@@ -147,7 +146,6 @@ def test_refused(x):
 @pytest.mark.parametrize("cls", CLASSES)
 def test_malformed(engine, monkeypatch, cls, axis, index):
     monkeypatch.setattr(_blocks, "PARALLEL_FROM", 100)
-    monkeypatch.setattr(_select, "ROWS_STEP", 100)
     x = large(cls, index=index)
     n_minor = x.shape[x.format == "csr"]
     keep = np.ones(x.shape[axis], bool)

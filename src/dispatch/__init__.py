@@ -7,7 +7,8 @@ _inputs       containers -> checked plain arrays
 _backed       sparse datasets on disk, block by block
 _moments      sums of squares that merge
 _pieces       what a kernel is given: values cast to its types, a cache's worth at a time
-_partials     reductions of one matrix in memory
+_partials     sums, counts and moments of one matrix in memory
+_folds        its products, extremes and largest elements
 _reductions   sum, prod, mean, var, std, mean_var, max, min, any, all, count_nonzero
 _scaling      axis_scale
 _elementwise  log1p, expm1, sqrt, square, abs, negative, sign, to_dense
@@ -17,6 +18,7 @@ _gram         gram
 _select       rows and columns taken out
 _narrow       rows of counts in three bytes a stored value
 _lazy         the same on Dask arrays (imported when the first one comes)
+_chunks       a function of chunks as one of Dask arrays
 _graphs       passes over Dask arrays: what one task does, and on which worker
 _other        arrays of other libraries, which go to their own namespace
 """

@@ -1,11 +1,12 @@
 """Products and quotients, element by element."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from . import _blocks, _partials
+from ._blocks import Result
 from ._config import kernels
 from ._inputs import (
     Compressed,
@@ -21,8 +22,6 @@ from ._inputs import (
 from ._other import delegated
 from ._pieces import places
 from ._scaling import is_linear, scale_sparse
-
-Result = TypeVar("Result")
 
 OPS = {"multiply": np.multiply, "divide": np.divide}
 PAIRS = (

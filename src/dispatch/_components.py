@@ -86,9 +86,9 @@ def components(x: Any, k: int, *, centre: bool, method: str, seed: Any) -> Compo
 def project(x: Any, axes: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> Any:
     """The scores of each row minus the mean along k axes: shape (n, k), in `dtype`; lazy for Dask."""
     if is_dask(x):
-        from . import _lazy
+        from . import _chunks
 
-        return _lazy.map_rows(partial(_scores, dtype=dtype), "scores", x, len(axes), dtype, [axes, mean])
+        return _chunks.map_rows(partial(_scores, dtype=dtype), "scores", x, len(axes), dtype, [axes, mean])
     if is_sparse(x):
         return _scores(x, axes, mean, dtype)
     out = np.empty((x.shape[0], len(axes)), dtype)
@@ -101,9 +101,9 @@ def project_now(x: Any, axes: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> 
     scores = project(x, axes, mean, dtype)
     if not is_dask(scores):
         return scores
-    from . import _lazy
+    from . import _chunks
 
-    return np.concatenate(_lazy.in_memory(scores))
+    return np.concatenate(_chunks.in_memory(scores))
 
 
 def _scores(block: Any, axes: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -189,6 +189,20 @@ class Kernels(Protocol):
         """out = data[k] at place[indices[k]], for the entries k of rows [start, stop) that find_minor has found"""
 
     @staticmethod
+    def take_major(
+        data: Values,
+        indices: Indices,
+        indptr: Indptr,
+        start: int,
+        stop: int,
+        keep: Values,
+        n_minor: int,
+        out_data: Values,
+        out_indices: Indices,
+    ) -> int:
+        """the rows i in [start, stop) with keep[i], one after the other, in out_data and out_indices; as sum_minor"""
+
+    @staticmethod
     def top_major(
         data: Values, indptr: Indptr, start: int, stop: int, ns: Indptr, scratch: Values, out: Values
     ) -> None:

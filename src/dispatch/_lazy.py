@@ -1,157 +1,31 @@
-"""The array functions on Dask arrays: csraxis's own graphs over chunks that may be sparse.
+"""The array functions on Dask arrays, whose chunks may be sparse.
 
-Dask's own reductions and products fail on SciPy chunks, or are silently wrong. Here each chunk becomes a dense partial,
-and partials merge in chunk order. No function computes anything when it is called, but for the totals that the median
-target of `normalize` needs. Layers are named after the input's name, the function and its parameters: the token of a
-SciPy object changes with the flags that SciPy caches in it.
+No function computes anything when it is called, but for the totals that the median target of `normalize` needs.
 """
 
-from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
-import scipy.sparse as sp
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-from . import _binary, _elementwise, _gram, _narrow, _normalize, _partials, _reductions, _scaling, _select
-from ._graphs import Pass, merge_in_order, once
-from ._inputs import compressed, container, float_dtype, is_dask, is_sparse, native, scipy_class
-from ._rows import merge_as_they_come
-
-
-def reduce(
-    name: str,
-    x: da.Array,
-    partial_of: Callable[[Any], Any],
-    combine: Callable[[list], Any],
-    finishes: list[Callable[[Any], Any]],
-    axes: tuple[int, ...],
-    keepdims: bool,
-    dtype: np.dtype,
-) -> list[da.Array]:
-    """One array for each of `finishes`: partials of every chunk, merged along `axes` in chunk order."""
-    merged_name = f"csraxis-{name}-{tokenize(x.name, x.dtype, partial_of, axes)}"
-    partials = _blockwise(partial_of, f"{merged_name}-chunk", x.dtype, x, tuple(range(x.ndim)))
-    kept = [range(1) if axis in axes else range(n) for axis, n in enumerate(x.numblocks)]
-    graph: dict[Any, Any] = {}
-    for place in product(*kept):
-        inside = [range(n) if axis in axes else [place[axis]] for axis, n in enumerate(x.numblocks)]
-        merge_in_order(graph, (merged_name, *place), [(partials.name, *block) for block in product(*inside)], combine)
-    dependencies: list[Any] = [partials]
-    merged = HighLevelGraph.from_collections(merged_name, graph, dependencies)
-    chunks = [(1,) * (axis in axes) or sizes for axis, sizes in enumerate(x.chunks) if keepdims or axis not in axes]
-    results = []
-    for finish in finishes:
-        result_name = f"{merged_name}-{tokenize(finish)}"
-        layer: dict[Any, Any] = {
-            (result_name, *(i for axis, i in enumerate(place) if keepdims or axis not in axes)): (
-                finish,
-                (merged_name, *place),
-            )
-            for place in product(*kept)
-        }
-        whole = HighLevelGraph(
-            {**merged.layers, result_name: layer}, {**merged.dependencies, result_name: {merged_name}}
-        )
-        results.append(da.Array(whole, result_name, chunks, meta=np.empty((0,) * len(chunks), dtype)))
-    return results
-
-
-def fold(
-    x: da.Array,
-    block_of: Callable,
-    merge: Callable[[list], Any],
-    rows: Sequence[Any],
-    columns: Sequence[Any],
-    shared: Sequence[Any],
-    whole: bool,
-    at_once: int,
-) -> list:
-    """See `_rows.fold`. One computation for all results."""
-    lazy = [along(array, x, 0, "an array of the rows") for array in rows]
-    if columns:
-        _check_known(x.shape[1], "an array of the columns")
-    names = [array.name for array in lazy]
-    block_of = partial(_narrow.in_pieces, block_of, merge, len(rows))
-    name = f"csraxis-fold-{tokenize(x.name, x.dtype, block_of, merge, whole, names, columns, shared)}"
-    n_rows, n_columns = x.numblocks
-    sides = [range(n_columns)] if whole else [range(j, j + 1) for j in range(n_columns)]
-    edges = np.cumsum((0, x.shape[1]) if whole else (0, *x.chunks[1]))
-    blocks = [[(x.name, i, j) for j in side] + [(array, i) for array in names] for side in sides for i in range(n_rows)]
-    over = Pass([x, *lazy], blocks)
-    graph, together = once(name, shared)
-    for g, side in enumerate(sides):
-        parts = [array[..., edges[g] : edges[g + 1]] for array in columns]
-        along_columns = once(f"{name}-columns-{g}", parts, graph)[1]
-        keys = []
-        for i, group in enumerate(over.groups(range(g * n_rows, (g + 1) * n_rows))):
-            keys.append((f"{name}-chunk", g, i))
-            arguments = (block_of, merge, at_once, x.dtype, len(side), [*along_columns, *together])
-            over.task(graph, keys[-1], _fold_blocks, group, *arguments)
-        over.merge(graph, (name, g), keys, merge, at_once)
-    return over.compute(name, graph, [(name, g) for g in range(len(sides))])
-
-
-def _fold_blocks(
-    blocks: Iterator[list],
-    block_of: Callable,
-    merge: Callable[[list], Any],
-    at_once: int,
-    dtype: np.dtype,
-    n_columns: int,
-    arrays: list[Any],
-) -> Any:
-    of_each = (block_of(_side_by_side(parts[:n_columns], dtype), *parts[n_columns:], *arrays) for parts in blocks)
-    return merge_as_they_come(of_each, merge, at_once)
-
-
-def map_rows(
-    block_of: Callable, name: str, x: da.Array, width: int, dtype: np.dtype, shared: Sequence, like: Any = None
-) -> da.Array:
-    """`block_of(rows, *shared)` of each block of whole rows: `width` columns, of the class of `like`, or an ndarray."""
-    name = f"csraxis-{name}-{tokenize(x.name, x.dtype, block_of, shared)}"
-    graph, together = once(name, shared)
-    for i in range(x.numblocks[0]):
-        blocks = [(x.name, i, j) for j in range(x.numblocks[1])]
-        graph[(name, i, 0)] = (_of_row, block_of, x.dtype, blocks, together)
-    dependencies: list[Any] = [x]
-    layers = HighLevelGraph.from_collections(name, graph, dependencies)
-    meta = np.empty((0, 0), dtype) if like is None else _meta(like, dtype)
-    return da.Array(layers, name, (x.chunks[0], (width,)), meta=meta)
-
-
-def _of_row(block_of: Callable, dtype: np.dtype, blocks: list[Any], arrays: list[Any]) -> Any:
-    return block_of(_side_by_side(blocks, dtype), *arrays)
-
-
-def persist(x: da.Array) -> da.Array:
-    """The same array with its chunks in memory: on a cluster in that of the workers, neighbours on one of them."""
-    over, graph, name = _each_chunk(x)
-    return over.persist(name, graph, x)
-
-
-def in_memory(x: da.Array) -> list[Any]:
-    """The chunks of an array, in their order. Each comes as it is; `compute` puts all together on one worker first."""
-    over, graph, name = _each_chunk(x)
-    return over.compute(name, graph, list(graph))
-
-
-def _each_chunk(x: da.Array) -> tuple[Pass, dict, str]:
-    places = list(product(*map(range, x.numblocks)))
-    over = Pass([x], [[(x.name, *place)] for place in places])
-    name, graph = f"csraxis-chunk-{tokenize(x.name)}", dict[Any, Any]()
-    for number, place in enumerate(places):
-        over.task(graph, (name, *place), _only_part, range(number, number + 1))
-    return over, graph, name
-
-
-def _only_part(blocks: Iterator[list]) -> Any:
-    ((chunk,),) = blocks
-    return chunk
+from . import _binary, _elementwise, _gram, _normalize, _partials, _reductions, _scaling, _select
+from ._chunks import (
+    blockwise,
+    check_known,
+    declared,
+    from_memory,
+    in_chunks,
+    map_chunks,
+    meta_like,
+    reduce,
+    side_by_side,
+)
+from ._graphs import merge_in_order, once
+from ._inputs import compressed, container, float_dtype, is_dask, is_sparse
 
 
 def gram(x: da.Array, dtype: np.dtype) -> da.Array:
@@ -170,17 +44,7 @@ def gram(x: da.Array, dtype: np.dtype) -> da.Array:
 
 
 def _gram_of_row(blocks: list[Any], dtype: np.dtype) -> np.ndarray:
-    return _gram.pack(_gram.partial_gram(_side_by_side(blocks, dtype)))
-
-
-def _side_by_side(blocks: list[Any], dtype: np.dtype) -> Any:
-    """The chunks of one block of rows as one matrix."""
-    blocks = [_declared(block, dtype) for block in blocks]
-    if len(blocks) == 1:
-        return blocks[0]
-    if all(is_sparse(block) for block in blocks):
-        return sp.hstack([native(compressed(block)) for block in blocks], format="csr")
-    return np.hstack([_partials.to_ndarray(block) for block in blocks])
+    return _gram.pack(_gram.partial_gram(side_by_side(blocks, dtype)))
 
 
 def _merge_grams(parts: list[np.ndarray]) -> np.ndarray:
@@ -197,7 +61,7 @@ def axis_scale(x: da.Array, factors: Any, *, axis: int, op: str, out: Any, zero_
     if is_dask(factors):
         factors = _lazy_factors(factors, x.shape, axis)
     else:
-        _check_known(x.shape[axis], "factors")
+        check_known(x.shape[axis], "factors")
         factors = _scaling.as_factors(factors, x.shape, axis)
     dtype = _scaling.scaled_dtype(x.dtype, factors.dtype, op)  # type: ignore[arg-type]
     block = partial(_axis_scale, axis=axis, op=op, zero_division=zero_division)
@@ -243,7 +107,7 @@ def log1p_of_normalized(x: da.Array) -> da.Array | None:
         return None
     block = partial(_normalize_block, **made.how | {"log1p": True})
     arrays = [part for array, axes in made.arrays for part in (array, axes)]
-    return _blockwise(block, f"csraxis-normalize-log1p-{x.name[-32:]}", x.dtype, *arrays, meta=_meta(x, x.dtype))
+    return blockwise(block, f"csraxis-normalize-log1p-{x.name[-32:]}", x.dtype, *arrays, meta=meta_like(x, x.dtype))
 
 
 class _Normalized(NamedTuple):
@@ -263,7 +127,7 @@ def _normalized(x: da.Array) -> _Normalized | None:
     arrays = []
     for (name, index), dtype in zip(layer.indices, made.keywords["dtypes"]):
         axes = tuple(layer.output_indices.index(one) for one in index)
-        meta = _meta(x, dtype) if len(axes) == 2 else np.empty(0, dtype)
+        meta = meta_like(x, dtype) if len(axes) == 2 else np.empty(0, dtype)
         arrays.append((da.Array(x.dask, name, tuple(x.chunks[axis] for axis in axes), meta=meta), axes))
     return _Normalized(block.keywords, arrays)
 
@@ -281,7 +145,7 @@ def to_dense(x: da.Array, *, order: str) -> da.Array:
     """See `csraxis.to_dense`."""
     block = partial(_elementwise.to_dense, order=order)  # type: ignore[arg-type]
     name = f"csraxis-to_dense-{tokenize(x.name, x.dtype, order)}"
-    return _blockwise(block, name, x.dtype, x, tuple(range(x.ndim)))
+    return blockwise(block, name, x.dtype, x, tuple(range(x.ndim)))
 
 
 def take(x: da.Array, keep: np.ndarray, axis: int) -> da.Array:
@@ -289,7 +153,7 @@ def take(x: da.Array, keep: np.ndarray, axis: int) -> da.Array:
 
     Where `normalize` made x, columns are taken first: of a few thousand genes, most of its work is saved.
     """
-    _check_known(x.shape[axis], "keep")
+    check_known(x.shape[axis], "keep")
     _select.check_keep(keep, x.shape, axis)
     parts = np.split(keep.copy(), np.cumsum(x.chunks[axis])[:-1])  # a later change of `keep` would change the graph
     used = [i for i, part in enumerate(parts) if part.any()] or [0]  # an axis has a chunk, if an empty one
@@ -307,7 +171,7 @@ def take(x: da.Array, keep: np.ndarray, axis: int) -> da.Array:
     chunks = (*x.chunks[:axis], sizes, *x.chunks[axis + 1 :])
     dependencies: list[Any] = [array for array, _ in arrays]
     layers = HighLevelGraph.from_collections(name, graph, dependencies)
-    return da.Array(layers, name, chunks, meta=_meta(x, x.dtype.newbyteorder("=")))
+    return da.Array(layers, name, chunks, meta=meta_like(x, x.dtype.newbyteorder("=")))
 
 
 def binary(name: str, x1: Any, x2: Any) -> da.Array:
@@ -321,10 +185,10 @@ def binary(name: str, x1: Any, x2: Any) -> da.Array:
     swapped = not sparse[0] or (sparse[1] and _binary.is_smaller(x1, x2))
     x, other = (x2, x1) if swapped else (x1, x2)
     block = partial(_pair, name=name, swapped=swapped)
-    meta = np.empty((0,) * x.ndim, dtype) if swapped and name == "divide" else _meta(x, dtype)
+    meta = np.empty((0,) * x.ndim, dtype) if swapped and name == "divide" else meta_like(x, dtype)
     if _binary.is_scalar(other):
         layer = f"csraxis-{name}-{tokenize(x.name, x.dtype, other, swapped)}"
-        return _blockwise(partial(block, other=other), layer, dtype, x, tuple(range(x.ndim)), meta=meta)
+        return blockwise(partial(block, other=other), layer, dtype, x, tuple(range(x.ndim)), meta=meta)
     if not np.isnan([*x.shape, *other.shape]).any():  # what is unknown shows when it is computed
         _binary.check_shape(name, x, other)
     x = x if is_dask(x) else _lift(x, other)
@@ -334,101 +198,16 @@ def binary(name: str, x1: Any, x2: Any) -> da.Array:
         other = other[(None,) * (x.ndim - other.ndim)]
         axes = tuple(axis for axis, n in enumerate(other.shape) if n != 1)
         other = other[tuple(slice(None) if axis in axes else 0 for axis in range(other.ndim))]
-    other = _in_chunks(other, x, axes, f"{name}: an operand")
+    other = in_chunks(other, x, axes, f"{name}: an operand")
     layer = f"csraxis-{name}-{tokenize(x.name, x.dtype, other.name, other.dtype, swapped)}"
-    return _blockwise(partial(block, axes=axes), layer, dtype, x, tuple(range(x.ndim)), other, axes, meta=meta)
+    return blockwise(partial(block, axes=axes), layer, dtype, x, tuple(range(x.ndim)), other, axes, meta=meta)
 
 
 def _lift(x: Any, other: da.Array) -> da.Array:
     """A sparse matrix in memory as a Dask array, in the chunks of the other operand."""
     of = (((1,),) * x.ndim + other.chunks)[-x.ndim :]
     chunks = [of[axis] if sum(of[axis]) == n else (n,) for axis, n in enumerate(x.shape)]
-    return _from_memory(x, tuple(chunks))
-
-
-def _from_memory(x: Any, chunks: tuple) -> da.Array:
-    """An array in memory, cut into chunks. (Dask's token of a sparse matrix changes with the flags cached in it.)"""
-    if not is_sparse(x):
-        return da.from_array(x, chunks, name=f"csraxis-operand-{tokenize(x, chunks)}")
-    name = f"csraxis-operand-{tokenize(scipy_class(x).__name__, x.shape, x.data, x.indices, x.indptr, chunks)}"
-    return da.from_array(native(compressed(x)), chunks, name=name, asarray=False)
-
-
-def _blockwise(block: Callable, name: str, dtype: np.dtype, *arrays: Any, meta: Any = None) -> da.Array:
-    """Each chunk of the first array through `block`, with what belongs to it of the others."""
-    x, axes = arrays[:2]
-    meta = np.empty((0,) * x.ndim, dtype) if meta is None else meta
-    block = partial(_on_declared, block=block, dtypes=tuple(array.dtype for array in arrays[::2]))
-    return da.blockwise(block, axes, *arrays, name=name, dtype=dtype, meta=meta, align_arrays=False)
-
-
-def _on_declared(*chunks: Any, block: Callable, dtypes: tuple[np.dtype, ...]) -> Any:
-    return block(*map(_declared, chunks, dtypes))
-
-
-def _declared(chunk: Any, dtype: np.dtype) -> Any:
-    """A chunk in the type that its array declares, whatever it comes in; a narrow block as it is."""
-    if isinstance(chunk, _narrow.Narrow):
-        return chunk
-    chunk = container(chunk)
-    with np.errstate(all="ignore"):
-        return chunk if chunk.dtype == dtype else chunk.astype(dtype)
-
-
-def map_chunks(
-    block: Callable, name: str, x: da.Array, dtype: np.dtype, *vectors: tuple[Any, int, str], dense: bool = False
-) -> da.Array:
-    """Chunks of the class of x's (or ndarrays), in `dtype`. A vector comes with its axis and its name."""
-    lazy = [(along(vector, x, axis, what), (axis,)) for vector, axis, what in vectors]
-    token = tokenize(x.name, x.dtype, block, dense, *((vector.name, vector.dtype) for vector, _ in lazy))
-    arrays = [x, tuple(range(x.ndim)), *(part for pair in lazy for part in pair)]
-    meta = None if dense else _meta(x, dtype)
-    return _blockwise(block, f"csraxis-{name}-{token}", dtype, *arrays, meta=meta)
-
-
-def _meta(x: da.Array, dtype: np.dtype) -> Any:
-    """An empty chunk like x's, in `dtype`; np.matrix becomes ndarray."""
-    meta = x._meta if is_dask(x) else x
-    if not sp.issparse(meta):
-        return np.empty((0,) * x.ndim, dtype)
-    return scipy_class(container(meta))((0,) * x.ndim, dtype=dtype)
-
-
-def along(vector: Any, x: da.Array, axis: int, name: str) -> da.Array:
-    """A vector in chunks that go with those of x along `axis`."""
-    return _in_chunks(vector, x, (axis,), name)
-
-
-def _in_chunks(operand: Any, x: da.Array, axes: tuple[int, ...], name: str) -> da.Array:
-    """An operand with as many axes as `axes`, in the chunks that x has along them."""
-    chunks = tuple(x.chunks[axis] for axis in axes)
-    lengths = [x.shape[axis] for axis in axes] + list(operand.shape)
-    if is_dask(operand) and np.isnan(lengths).any() and operand.numblocks == tuple(map(len, chunks)):
-        return operand
-    for length in lengths:
-        _check_known(length, name)
-    if is_dask(operand):
-        return operand if operand.chunks == chunks else _checked(operand).rechunk(chunks)
-    return _from_memory(operand, chunks)
-
-
-def _checked(x: da.Array) -> da.Array:
-    """The same, where sparse chunks are looked at before SciPy cuts them: it reads outside of malformed ones."""
-    if not is_sparse(x._meta):
-        return x
-    name = f"csraxis-checked-{tokenize(x.name)}"
-    return _blockwise(_native, name, x.dtype, x, tuple(range(x.ndim)), meta=x._meta)
-
-
-def _native(chunk: Any) -> Any:
-    return native(compressed(chunk)) if is_sparse(chunk) else chunk
-
-
-def _check_known(length: float, name: str) -> None:
-    if np.isnan(length):
-        raise ValueError(
-            f"{name} cannot be matched to chunks of unknown size: call compute_chunk_sizes() on them first"
-        )
+    return from_memory(x, tuple(chunks))
 
 
 def _lazy_factors(factors: da.Array, shape: tuple[int, ...], axis: int) -> da.Array:
@@ -472,14 +251,14 @@ def _broadcastable(x: Any) -> Any:
 
 
 def _take_block(keep: np.ndarray, dtype: np.dtype, block: Any, *, axis: int) -> Any:
-    return _select.take(_declared(block, dtype), keep, axis)
+    return _select.take(declared(block, dtype), keep, axis)
 
 
 def _take_normalized(
     keep: np.ndarray, dtype: np.dtype, block: Any, totals: np.ndarray | None = None, *, how: dict[str, Any]
 ) -> Any:
     """Columns of what is normalised, from the totals of all columns."""
-    block = _declared(block, dtype)
+    block = declared(block, dtype)
     if how["log1p"] and is_sparse(block) and compressed(block, canonical=True).source is not block:
         # Duplicates are added up before the logarithm, in an order (that of SciPy's sort) that hangs on all columns.
         return _select.take(_normalize_block(block, totals, **how), keep, 1)
@@ -500,7 +279,7 @@ def _ravel_total(sums: Any, axis: int) -> np.ndarray:
 
 
 def _dense_pair(*pair: Any, name: str, dtypes: tuple[np.dtype | None, ...]) -> Any:
-    return _binary.binary(name, *(x if dtype is None else _declared(x, dtype) for x, dtype in zip(pair, dtypes)))
+    return _binary.binary(name, *(x if dtype is None else declared(x, dtype) for x, dtype in zip(pair, dtypes)))
 
 
 def _pair(block: Any, other: Any, name: str, swapped: bool, axes: tuple[int, ...] = ()) -> Any:

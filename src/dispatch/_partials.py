@@ -1,9 +1,10 @@
-"""Reductions of one matrix in memory, before the final division and rounding: what is also done to each Dask chunk.
+"""Sums, counts and moments of one matrix in memory, before the final division and rounding.
 
-Each function takes a container in memory and the axes to reduce, and keeps the reduced axes with length one.
+Each function takes a container in memory, which may be a chunk of a Dask array, and the axes to reduce; it keeps these
+with length one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial, reduce
 from math import prod
 from typing import Any, NamedTuple
@@ -19,14 +20,15 @@ from ._pieces import (
     MOMENTS_AS,
     SUM_AS,
     Step,
+    add_to,
     as_one_row,
     check,
     flat_pieces,
     in_order,
     kernel_dtype,
-    minor_blocks,
+    of_block,
     one_row,
-    places,
+    over_blocks,
     row_pieces,
     run_rows,
 )
@@ -44,25 +46,7 @@ class Sums(NamedTuple):
     n: int
 
 
-class Products(NamedTuple):
-    """Products of the stored values; the same times zero (NaN if a factor is not finite); where zeros are implicit."""
-
-    stored: np.ndarray
-    zeroed: np.ndarray
-    has_zeros: np.ndarray
-
-
-class Extremes(NamedTuple):
-    """Largest or smallest values, and how many elements each was chosen from."""
-
-    values: np.ndarray
-    n: int
-
-
-EXTREMES = {"max": np.maximum, "min": np.minimum}
 _SUM_DTYPES = {kind: np.dtype(code) for kind, code in zip("biufc", ("i8", "i8", "u8", "f8", "c16"))}
-# In the order of the codes that kernels know them by.
-FOLDS = ("max", "min", "product")
 
 
 def add_all(parts: list[Any]) -> Any:
@@ -123,14 +107,7 @@ def _sums(c: Compressed, axes: Axes, dtype: np.dtype) -> np.ndarray:
 
         run_rows(c, rows)
     elif axes == (c.major,):
-
-        def columns(start: int, stop: int) -> np.ndarray:
-            part = np.zeros(c.n_minor, acc)
-            for piece in flat_pieces(c, start, stop, *steps):
-                check(c, piece.lo, kernel.sum_minor(piece.data, piece.indices, piece.indptr, 0, 1, part))
-            return part
-
-        out = reduce(_add_to, _blocks.run(columns, minor_blocks(c, c.n_minor), len(c.data)))
+        out = over_blocks(c, kernel.sum_minor, np.zeros(c.n_minor, acc), add_to, *steps)
     else:
         out = _sums(as_one_row(c), (1,), dtype).ravel().view(acc)
         if len(out) != 1:
@@ -153,15 +130,7 @@ def _counts(c: Compressed, axes: Axes) -> np.ndarray:
     steps = (kernel_dtype(c.data.dtype, COUNT_AS),)
     kernel = kernels()
     if axes == (c.major,):
-
-        def columns(start: int, stop: int) -> np.ndarray:
-            part = np.zeros(c.n_minor, np.int64)
-            for piece in flat_pieces(c, start, stop, *steps):
-                check(c, piece.lo, kernel.count_minor(piece.data, piece.indices, piece.indptr, 0, 1, part))
-            return part
-
-        out = reduce(_add_to, _blocks.run(columns, minor_blocks(c, c.n_minor), len(c.data)))
-        return keep_axes(out, axes)
+        return keep_axes(over_blocks(c, kernel.count_minor, np.zeros(c.n_minor, np.int64), add_to, *steps), axes)
     flat = c if len(axes) == 1 else as_one_row(c)
     out = np.empty(flat.n_major, np.int64)
 
@@ -176,147 +145,6 @@ def _counts(c: Compressed, axes: Axes) -> np.ndarray:
 def nonzeros(x: Any, axes: Axes) -> Sums:
     """The same, and how many elements there are."""
     return Sums(counts(x, axes), n_reduced(x.shape, axes))
-
-
-def products(x: Any, axes: Axes, dtype: np.dtype) -> Products:
-    """Products over axes of the values, cast to `dtype` first, in float64, int64, uint64 or complex128."""
-    x = container(x)
-    acc = sum_dtype(dtype)
-    if is_dense(x, axes):
-        with np.errstate(all="ignore"):
-            values = np.asarray(np.prod(to_ndarray(x).astype(dtype, copy=False), axis=axes, dtype=acc, keepdims=True))
-            return Products(values, values * acc.type(0), np.zeros(values.shape, bool))
-    c = compressed(x, canonical=True)
-    if x.dtype.newbyteorder("=") == dtype:
-        dtype = c.data.dtype  # wider, where narrow integers were added up
-    has_zeros = _entries(c, axes) < n_reduced(x.shape, axes)
-    stored = _products(c, axes, dtype, np.ones(len(has_zeros), acc))
-    zeroed = np.zeros_like(stored)
-    if not np.isfinite(stored).all():  # it may have overflowed: zero times that would be NaN
-        zeroed = _products(c, axes, dtype, zeroed)
-    return Products(*(keep_axes(part, axes) for part in (stored, zeroed, has_zeros)))
-
-
-def _products(c: Compressed, axes: Axes, dtype: np.dtype, out: np.ndarray) -> np.ndarray:
-    """`out` times the stored values."""
-    if dtype.kind != "c":
-        return _fold(c, axes, "product", out.view("i8" if out.dtype.kind == "u" else out.dtype), dtype).view(out.dtype)
-    for lo, hi, *place in places(c):
-        which = place[1 - axes[0]] if len(axes) == 1 else np.zeros(hi - lo, int)
-        with np.errstate(all="ignore"):
-            np.multiply.at(out, which, c.data[lo:hi].astype(dtype, copy=False))
-    return out
-
-
-def extremes(x: Any, axes: Axes, name: str) -> Extremes:
-    """The largest or smallest elements, the implicit zeros included; of nothing, the value that never wins."""
-    x = container(x)
-    dtype = x.dtype.newbyteorder("=")
-    n = n_reduced(x.shape, axes)
-    never = _never_wins(name, dtype)
-    if is_dense(x, axes):
-        values = EXTREMES[name].reduce(to_ndarray(x), axis=axes, keepdims=True, initial=never, dtype=dtype)
-        return Extremes(values + dtype.type(0), n)
-    c = compressed(x, canonical=True)
-    entries = _entries(c, axes)
-    start = np.full(len(entries), never, dtype)
-    start[entries < n] = 0
-    if dtype.str[1:] == "u8":  # as signed numbers in the same order
-        top = np.uint64(1 << 63)
-        c = c._replace(data=read_only((c.data.astype(dtype) ^ top).view(np.int64)))
-        values = _fold(c, axes, name, (start ^ top).view(np.int64), np.dtype(np.int64)).view(dtype) ^ top
-    else:
-        values = _fold(c, axes, name, start.astype(float if dtype.kind == "f" else np.int64), dtype)
-        values += 0  # no -0
-        values = values.astype(dtype, copy=False)
-    return Extremes(keep_axes(values, axes), n)
-
-
-def tops(x: Any, ns: Sequence[int]) -> np.ndarray:
-    """The sum of the ns[q] largest elements of row i at [i, q], of all where there are fewer: float64, int64 or uint64.
-
-    The implicit zeros are among the elements, and NaN is larger than any number.
-    """
-    x = container(x)
-    if x.dtype.kind == "c":
-        raise TypeError(f"the largest elements are those of real numbers; got {x.dtype}")
-    n_rows, n_columns = x.shape
-    sizes, which = np.unique(np.minimum(np.asarray(ns, np.int64), n_columns), return_inverse=True)
-    out = np.empty((n_rows, len(sizes)), sum_dtype(x.dtype))
-    if is_sparse(x):
-        c = compressed(x, canonical=True)
-        if c.major == 1:
-            c = compressed(native(c).tocsr(), canonical=True)
-        signed = c.data.view(np.int64) if c.data.dtype == np.uint64 else c.data
-        if not len(signed) or signed.min() >= 0:
-            _stored_tops(c, sizes, out)
-            return out[:, which]
-        x = native(c)
-    for start, stop in _blocks.split_flat(n_rows, max(1, _blocks.CAST_STEP // max(n_columns, 1))):
-        rows = x[start:stop].toarray() if is_sparse(x) else x[start:stop]
-        with np.errstate(all="ignore"):
-            ordered = np.partition(rows, n_columns - sizes[sizes > 0], axis=1)
-            for q, size in enumerate(sizes):
-                out[start:stop, q] = ordered[:, n_columns - size :].sum(axis=1, dtype=out.dtype)
-    return out[:, which]
-
-
-def _stored_tops(c: Compressed, sizes: np.ndarray, out: np.ndarray) -> None:
-    """The same of the stored values, none of which is less than the implicit ones; sizes increase."""
-    dtype = kernel_dtype(c.data.dtype, SUM_AS)
-    acc = np.dtype(float if dtype.kind == "f" else np.int64)
-    kernel = kernels()
-
-    def rows(start: int, stop: int) -> None:
-        scratch = np.empty(np.diff(c.indptr[start : stop + 1]).max(initial=0), dtype)
-        for p in row_pieces(c, start, stop, dtype):
-            to = out[p.first : p.first + p.n].view(acc)
-            kernel.top_major(p.data, p.indptr, 0, p.n, read_only(sizes), scratch, to)
-
-    run_rows(c, rows)
-
-
-def _never_wins(name: str, dtype: np.dtype) -> Any:
-    """What every value of the type is larger (max) or smaller (min) than, or equal to."""
-    if dtype.kind == "f":
-        return -np.inf if name == "max" else np.inf
-    if dtype.kind == "b":
-        return name == "min"
-    return np.iinfo(dtype).min if name == "max" else np.iinfo(dtype).max
-
-
-def _entries(c: Compressed, axes: Axes) -> np.ndarray:
-    """How many stored values there are for each result."""
-    if len(axes) == 2:
-        return np.array([len(c.data)])
-    if axes == (1 - c.major,):
-        return c.indptr[1:] - c.indptr[:-1]
-    out = np.zeros(c.n_minor, np.int64)
-    ones = read_only(np.ones(min(len(c.data), _blocks.CAST_STEP), np.uint8))
-    kernel = kernels()
-    for lo, hi in _blocks.split_flat(len(c.data), _blocks.CAST_STEP):
-        check(c, lo, kernel.count_minor(ones, c.indices[lo:hi], one_row(hi - lo), 0, 1, out))
-    return out
-
-
-def _fold(c: Compressed, axes: Axes, op: str, out: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """out[r] = op(out[r], v) for each stored value v of result r, in their order and cast to `dtype`."""
-    steps = (dtype, kernel_dtype(dtype, SUM_AS))
-    kernel, code = kernels(), FOLDS.index(op)
-    if axes == (1 - c.major,):
-
-        def rows(start: int, stop: int) -> None:
-            for p in row_pieces(c, start, stop, *steps):
-                kernel.fold_major(p.data, p.indptr, 0, p.n, code, out[p.first : p.first + p.n])
-
-        run_rows(c, rows)
-        return out
-    for p in flat_pieces(c, 0, c.n_major, *steps):
-        if len(axes) == 2:
-            kernel.fold_major(p.data, p.indptr, 0, 1, code, out)
-        else:
-            check(c, p.lo, kernel.fold_minor(p.data, p.indices, p.indptr, 0, 1, code, out))
-    return out
 
 
 def moments(x: Any, axes: Axes, unlog: float | None = None) -> Moments:
@@ -376,21 +204,11 @@ def _minor_records(c: Compressed, unlog: float | None) -> np.ndarray:
     """
     kernel = kernels()
     step = kernel_dtype(c.data.dtype, MOMENTS_AS) if unlog is None else float_dtype(c.data.dtype)
-    add: Callable[..., int] = kernel.moments_minor if unlog is None else kernel.expm1_moments_minor
-    scale = () if unlog is None else (unlog,)
 
-    def powers(start: int, stop: int) -> np.ndarray:
-        part = np.zeros((c.n_minor, 2))
-        for piece in flat_pieces(c, start, stop, step):
-            check(c, piece.lo, kernel.power_sums_minor(piece.data, piece.indices, piece.indptr, 0, 1, part))
-        return part
-
-    def columns(start: int, stop: int) -> np.ndarray:
-        part = np.zeros((c.n_minor, 4))
-        part[:, 3] = shift
-        for piece in flat_pieces(c, start, stop, step):
-            check(c, piece.lo, add(piece.data, piece.indices, piece.indptr, 0, 1, *scale, part))
-        return part
+    def add(data: Any, indices: Any, indptr: Any, start: int, stop: int, part: Any) -> int:
+        if unlog is None:
+            return kernel.moments_minor(data, indices, indptr, start, stop, part)
+        return kernel.expm1_moments_minor(data, indices, indptr, start, stop, unlog, part)
 
     head = max(c.n_major // 256, min(c.n_major, 256))
     shift = np.zeros(c.n_minor)
@@ -403,30 +221,36 @@ def _minor_records(c: Compressed, unlog: float | None) -> np.ndarray:
     shift[~np.isfinite(shift)] = 0
     if head < c.n_major:  # else the first pass is over all rows
         with np.errstate(all="ignore"):
-            first = Moments(*columns(0, head).T)
+            first = Moments(*of_block(c, add, _around(shift), (step,), 0, head).T)
             around_zero = first.around(np.zeros(()))
             shift = first.centred().shift
         # Twice as near as it must be, for so many times the rows: the others may differ. (`powers` are of what is
         # stored, not of its exponentials.)
         if unlog is None and _zero_is_near(head, around_zero.s1, around_zero.s2, FAR / 2 * np.sqrt(head / c.n_major)):
-            blocks = minor_blocks(c, 2 * c.n_minor)
-            s1, s2 = reduce(_add_to, _blocks.run(powers, blocks, len(c.data))).T
+            s1, s2 = over_blocks(c, kernel.power_sums_minor, np.zeros((c.n_minor, 2)), add_to, step).T
             c = c._replace(unknown=False)  # all have been looked at
             if _zero_is_near(c.n_major, s1, s2, FAR):
                 nothing = np.zeros(c.n_minor)
                 return np.stack([nothing + c.n_major, s1, s2, nothing], axis=1)
-    records = _add_records(c, columns, shift)
+    records = _add_records(c, add, shift, step)
     c = c._replace(unknown=False)
     far = _too_far(records, c.n_major)
     if far.any():
         with np.errstate(all="ignore"):
             shift = np.where(far, Moments(*records.T).centred().shift, shift)
-        records = _add_records(c, columns, shift)
+        records = _add_records(c, add, shift, step)
     return records
 
 
-def _add_records(c: Compressed, columns: Callable[[int, int], np.ndarray], shift: np.ndarray) -> np.ndarray:
-    records = reduce(_add_to, _blocks.run(columns, minor_blocks(c, 4 * c.n_minor), len(c.data)))
+def _add_records(c: Compressed, add: Callable[..., int], shift: np.ndarray, step: Step) -> np.ndarray:
+    records = over_blocks(c, add, _around(shift), add_to, step)
+    records[:, 3] = shift
+    return records
+
+
+def _around(shift: np.ndarray) -> np.ndarray:
+    """Records of no values."""
+    records = np.zeros((len(shift), 4))
     records[:, 3] = shift
     return records
 
@@ -492,12 +316,6 @@ def to_ndarray(x: Any, order: str = "C", name: str = "x") -> np.ndarray:
     if not is_sparse(x):
         return np.asarray(x, order=order)  # type: ignore[call-overload]
     return native(compressed(x, name=name)).toarray(order=order).astype(x.dtype, copy=False)
-
-
-@np.errstate(all="ignore")  # inf - inf
-def _add_to(out: np.ndarray, part: np.ndarray) -> np.ndarray:
-    out += part
-    return out
 
 
 def keep_axes(values: np.ndarray, axes: Axes) -> np.ndarray:

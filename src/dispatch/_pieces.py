@@ -5,15 +5,15 @@ Where the values have a type that kernels take, a piece is a whole block and not
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar
+from functools import partial, reduce
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import _blocks
+from ._blocks import Result
 from ._config import kernels
 from ._inputs import Compressed, compressed, native_dtype, raise_bad_index, read_only
-
-Result = TypeVar("Result")
 
 # The types that kernels take for the others; at the same width they are viewed as it, else cast to it.
 SUM_AS, MOMENTS_AS, COUNT_AS = (
@@ -174,6 +174,34 @@ def as_one_row(c: Compressed) -> Compressed:
     edges = np.array([*range(0, len(c.data), _blocks.CAST_STEP), len(c.data)])
     edges.setflags(write=False)
     return Compressed(c.data, c.indices, edges, len(edges) - 1, c.n_minor, 0, c.source, c.name)
+
+
+def over_blocks(
+    c: Compressed, add: Callable[..., int], start: np.ndarray, merge: Callable[[Any, Any], Any], *dtypes: Step
+) -> np.ndarray:
+    """Partial results of the minor axis, merged: of each block of rows, what `add` makes of `start`.
+
+    `add(data, indices, indptr, 0, 1, part)` is a kernel, which returns the position of a bad index.
+    """
+    task = partial(of_block, c, add, start, dtypes)
+    return reduce(merge, _blocks.run(task, minor_blocks(c, start.size), len(c.data)))
+
+
+def of_block(
+    c: Compressed, add: Callable[..., int], start: np.ndarray, dtypes: tuple[Step, ...], first: int, last: int
+) -> np.ndarray:
+    """The same of the rows [first, last) alone."""
+    part = start.copy()
+    for p in flat_pieces(c, first, last, *dtypes):
+        check(c, p.lo, add(p.data, p.indices, p.indptr, 0, 1, part))
+    return part
+
+
+@np.errstate(all="ignore")  # inf - inf
+def add_to(out: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """out += part"""
+    out += part
+    return out
 
 
 def minor_blocks(c: Compressed, part_size: int) -> list[tuple[int, int]]:

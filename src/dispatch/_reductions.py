@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import _backed, _partials
+from . import _backed, _folds, _partials
+from ._folds import Extremes, Products
 from ._inputs import as_row, axes_of, check_dtype, float_dtype, is_backed, is_dask, is_sparse, native_dtype, streamed
 from ._moments import Moments, mean_and_variance, merge_all
 from ._other import delegated
-from ._partials import Extremes, Products, Sums, add_all
+from ._partials import Sums, add_all
 
 Axis = int | tuple[int, ...] | None
 
@@ -112,7 +113,7 @@ def prod(x: Any, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdi
     values = _dtype(x.dtype if dtype is None else dtype)
     result = values if dtype is not None or values.kind in "fc" else _partials.sum_dtype(values)
     return _reduce(
-        "prod", x, partial(_partials.products, dtype=values), merge_products, [_finish_product], axis, keepdims, result
+        "prod", x, partial(_folds.products, dtype=values), merge_products, [_finish_product], axis, keepdims, result
     )[0]
 
 
@@ -484,7 +485,7 @@ def _extreme(name: str, x: Any, axis: Axis, keepdims: bool) -> Any:
     axes = axes_of(axis, len(x.shape))
     if 0 in [x.shape[one] for one in axes] and 0 not in [n for i, n in enumerate(x.shape) if i not in axes]:
         raise ValueError(f"{name} of nothing: x has shape {x.shape}, axis is {axis}")
-    extremes = partial(_partials.extremes, name=name)
+    extremes = partial(_folds.extremes, name=name)
     return _reduce(name, x, extremes, partial(merge_extremes, name=name), [_finish_extreme], axis, keepdims, result)[0]
 
 
@@ -531,9 +532,9 @@ def _reduce(
     partial_of = partial(partial_of, axes=axes)
     if is_backed(x):
         return _reduce_blocks(x, partial_of, combine, finishes, axes, keepdims)
-    from . import _lazy
+    from . import _chunks
 
-    return _lazy.reduce(name, x, partial_of, combine, finishes, axes, keepdims, dtype)
+    return _chunks.reduce(name, x, partial_of, combine, finishes, axes, keepdims, dtype)
 
 
 def _reduce_blocks(
@@ -557,7 +558,7 @@ def _shape(merged: Any, finish: Callable, axes: tuple[int, ...], keepdims: bool,
 
 
 def merge_extremes(parts: list[Extremes], name: str) -> Extremes:
-    merge_two = _partials.EXTREMES[name]
+    merge_two = _folds.EXTREMES[name]
     return Extremes(reduce(merge_two, [part.values for part in parts]), add_all([part.n for part in parts]))
 
 

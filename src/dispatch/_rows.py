@@ -28,9 +28,9 @@ def fold(
     """
     x = container(x)
     if is_dask(x):
-        from . import _lazy
+        from . import _chunks
 
-        return _lazy.fold(x, block_of, merge, rows, columns, shared, whole, at_once)
+        return _chunks.fold(x, block_of, merge, rows, columns, shared, whole, at_once)
     n_values = len(compressed(x).data) if is_sparse(x) else x.size
     by_columns = not whole and is_sparse(x) and x.format == "csc"
 

@@ -4,14 +4,12 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from . import _blocks
 from ._config import kernels
 from ._inputs import (
     Compressed,
     assemble,
-    check_all_indices,
     compressed,
     container,
     copy_flags,
@@ -22,10 +20,7 @@ from ._inputs import (
     read_only,
     scipy_class,
 )
-from ._pieces import TAKE_AS, cast, check, kernel_dtype, one_row
-
-# Values that SciPy is given at once: below 2**31, so that it does not widen their indices.
-ROWS_STEP = 1 << 30
+from ._pieces import TAKE_AS, cast, check, kernel_dtype, run_rows
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -44,7 +39,12 @@ def take(x: Any, keep: np.ndarray, axis: int) -> Any:
     # As bytes, bool values keep their duplicates.
     same = x if x.dtype.kind != "b" else assemble(scipy_class(x), x.shape, x.data.view(np.uint8), x.indices, x.indptr)
     c = compressed(same)
-    data, indices, indptr = _rows(c, keep) if axis == c.major else _columns(c, keep)
+    keep = keep.view(np.uint8) != 0  # a True may be another byte than 1
+    positions = c.data.dtype.kind == "c"  # of complex numbers kernels copy these
+    values = np.arange(len(c.data)) if positions else cast(c.data, kernel_dtype(c.data.dtype, TAKE_AS))
+    of = c._replace(data=read_only(values))
+    data, indices, indptr = _rows(of, keep) if axis == c.major else _columns(of, keep)
+    data = c.data[data] if positions else data
     shape = tuple(int(np.count_nonzero(keep)) if i == axis else n for i, n in enumerate(x.shape))
     data = data.view(x.dtype.newbyteorder("="))
     result = assemble(scipy_class(x), shape, data, indices, narrow(indptr, indices.dtype))
@@ -64,47 +64,41 @@ def check_keep(keep: Any, shape: tuple[int, ...], axis: int) -> None:
 
 
 def _rows(c: Compressed, keep: np.ndarray) -> Arrays:
-    """The rows (of csr) that are kept, by SciPy's own indexing; the indices of the others are not looked at."""
-    parts = []
-    for start, stop in _blocks.split(c.indptr, -(-len(c.data) // ROWS_STEP)):
-        lo, hi = int(c.indptr[start]), int(c.indptr[stop])
-        indptr = narrow(c.indptr[start : stop + 1] - lo, c.indices.dtype)
-        rows = assemble(sp.csr_array, (stop - start, c.n_minor), c.data[lo:hi], c.indices[lo:hi], indptr)
-        parts.append(rows[np.flatnonzero(keep[start:stop])])
-    data, indices = (
-        np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
-        for arrays in zip(*((part.data, part.indices) for part in parts))
-    )
-    indices = indices.astype(c.indices.dtype, copy=False)
-    if kernels().check_indices(read_only(indices), one_row(len(indices)), 0, 1, c.n_minor) >= 0:
-        check_all_indices(c)  # where its position is that in x
+    """The rows (of csr) that are kept; the indices of the others are not looked at."""
     indptr = np.concatenate(([0], np.cumsum(np.diff(c.indptr)[keep])))
+    data, indices = np.empty(indptr[-1], c.data.dtype), np.empty(indptr[-1], c.indices.dtype)
+    before = np.concatenate(([0], np.cumsum(keep)))
+    kernel, flags = kernels(), read_only(keep.view(np.uint8))
+
+    def copy(start: int, stop: int) -> None:
+        to = slice(indptr.item(before[start]), indptr.item(before[stop]))
+        of = (c.data, c.indices, c.indptr, start, stop)
+        check(c, 0, kernel.take_major(*of, flags, c.n_minor, data[to], indices[to]))
+
+    run_rows(c, copy)
     return data, indices, indptr
 
 
 def _columns(c: Compressed, keep: np.ndarray) -> Arrays:
     """What rows (of csr) have in the columns that are kept: found and counted, then copied to memory of that size."""
-    is_complex = c.data.dtype.kind == "c"  # of these the kernel takes positions
-    values = np.arange(len(c.data)) if is_complex else cast(c.data, kernel_dtype(c.data.dtype, TAKE_AS))
-    values, place = map(read_only, (values, (np.cumsum(keep) - 1).astype(c.indices.dtype)))
-    keep = read_only((keep.view(np.uint8) != 0).view(np.uint8))  # a True of another byte would set other bits
+    flags, place = map(read_only, (keep.view(np.uint8), (np.cumsum(keep) - 1).astype(c.indices.dtype)))
     kernel, blocks = kernels(), _blocks.per_thread(c.indptr)
 
     def find(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         n_values = int(c.indptr[stop] - c.indptr[start])
         found, before = np.empty(-(-n_values // 64), np.uint64), np.empty(stop - start + 1, np.int64)
-        check(c, 0, kernel.find_minor(c.indices, c.indptr, start, stop, keep, found, before))
+        check(c, 0, kernel.find_minor(c.indices, c.indptr, start, stop, flags, found, before))
         return read_only(found), before
 
     found, before = zip(*_blocks.run(find, blocks, len(c.data)))
     edges = np.cumsum([0, *(its[-1] for its in before)])
     indptr = np.concatenate([[0], *(its[1:] + n for its, n in zip(before, edges))])
-    data, indices = np.empty(edges[-1], values.dtype), np.empty(edges[-1], c.indices.dtype)
+    data, indices = np.empty(edges[-1], c.data.dtype), np.empty(edges[-1], c.indices.dtype)
 
     def copy(start: int, stop: int, its: np.ndarray, lo: int, hi: int) -> None:
-        kernel.take_minor(values, c.indices, c.indptr, start, stop, its, place, data[lo:hi], indices[lo:hi])
+        kernel.take_minor(c.data, c.indices, c.indptr, start, stop, its, place, data[lo:hi], indices[lo:hi])
 
     tasks = [(*block, its, *ends) for block, its, ends in zip(blocks, found, pairwise(edges))]
     for _ in _blocks.run(copy, tasks, len(c.data)):
         pass
-    return c.data[data] if is_complex else data, indices, indptr
+    return data, indices, indptr

@@ -62,5 +62,6 @@ scale_major = _kernels.scale_major
 scale_minor = _kernels.scale_minor
 sum_major = _kernels.sum_major
 sum_minor = _kernels.sum_minor
+take_major = _kernels.take_major
 take_minor = _kernels.take_minor
 top_major = _kernels.top_major

@@ -4,6 +4,7 @@
 
 from libc.math cimport INFINITY, NAN, isfinite, rint
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 cdef extern from *:
     """
@@ -1033,6 +1034,26 @@ def take_minor(const value_t[::1] data not None, const index_t[::1] indices not 
                 out_data[m] = value[j]
                 out_indices[m] = place[index[j]]
                 m += 1
+
+
+def take_major(const value_t[::1] data not None, const index_t[::1] indices not None,
+               const int64_t[::1] indptr not None, Py_ssize_t start, Py_ssize_t stop, const uint8_t[::1] keep not None,
+               Py_ssize_t n_minor, value_t[::1] out_data not None, index_t[::1] out_indices not None):
+    """the rows i in [start, stop) with keep[i], one after the other, in out_data and out_indices; as sum_minor"""
+    cdef Py_ssize_t i, k = 0, hi = 0, n, m = 0
+    with nogil:
+        for i in range(start, stop):
+            if keep[i]:
+                k, hi = indptr[i], indptr[i + 1]
+                n = hi - k
+                if any_outside(&indices[0] + k, n, n_minor):
+                    break
+                memcpy(&out_data[0] + m, &data[0] + k, n * sizeof(value_t))
+                memcpy(&out_indices[0] + m, &indices[0] + k, n * sizeof(index_t))
+                m += n
+        else:
+            k = hi
+    return first_outside(&indices[0], k, hi, n_minor)
 
 
 cdef inline Py_ssize_t to_front(value_t* row, Py_ssize_t size, value_t pivot, bint equal) noexcept nogil:

@@ -30,6 +30,7 @@ from ._kernels import (
     scale_minor,
     sum_major,
     sum_minor,
+    take_major,
     take_minor,
     top_major,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "scale_minor",
     "sum_major",
     "sum_minor",
+    "take_major",
     "take_minor",
     "top_major",
 ]

@@ -667,6 +667,22 @@ def take_minor(data, indices, indptr, start, stop, found, place, out_data, out_i
 
 
 @_kernel
+def take_major(data, indices, indptr, start, stop, keep, n_minor, out_data, out_indices):
+    """the rows i in [start, stop) with keep[i], one after the other, in out_data and out_indices; as sum_minor"""
+    m = 0
+    for i in range(start, stop):
+        if keep[i]:
+            bad = check_indices(indices, indptr, i, i + 1, n_minor)
+            if bad >= 0:
+                return bad
+            lo, hi = indptr[i], indptr[i + 1]
+            _copy(data[lo:hi], out_data[m : m + hi - lo])
+            _copy(indices[lo:hi], out_indices[m : m + hi - lo])
+            m += hi - lo
+    return -1
+
+
+@_kernel
 def _to_front(row, pivot, equal):
     """Swap the values above the pivot, or those equal to it, to the front of row; how many there are."""
     n = np.uint64(0)

@@ -284,7 +284,7 @@ def _normalized_lazily(
     base: float | None,
     totals_now: bool,
 ) -> tuple[Any, Any]:
-    from ..dispatch import _lazy
+    from ..dispatch import _chunks, _lazy
 
     totals = None
     lazy_totals = _lazy.row_totals(x, 1, dtype)
@@ -300,7 +300,7 @@ def _normalized_lazily(
     known = totals if max_fraction is not None or not np.isnan(x.shape[0]) else None
     result = _lazy.normalize(x, axis=1, target_sum=target_sum, log1p=log, dtype=dtype, totals=known)
     if base is not None:
-        result = _lazy.map_chunks(partial(_in_base, base=base), "in_base", result, dtype)
+        result = _chunks.map_chunks(partial(_in_base, base=base), "in_base", result, dtype)
     return result, (lazy_totals if totals is None else totals) / target_sum
 
 
@@ -308,10 +308,10 @@ def _logged(x: Any, base: float | None, in_place: bool = False) -> Any:
     """log(1 + x) to a base, in float32 for integers."""
     dtype = result_dtype(x.dtype)
     if is_dask(x):
-        from ..dispatch import _lazy
+        from ..dispatch import _chunks, _lazy
 
         fused = _lazy.log1p_of_normalized(x) if base is None else None
-        return _lazy.map_chunks(partial(_logged, base=base), "pp_log1p", x, dtype) if fused is None else fused
+        return _chunks.map_chunks(partial(_logged, base=base), "pp_log1p", x, dtype) if fused is None else fused
     x = container(x)  # a chunk may be np.matrix
     return _change_base(apply("log1p", x, dtype, x if in_place else None), base)
 
@@ -338,12 +338,12 @@ def _totals_without_highly_expressed_lazily(x: Any, totals: Any, max_fraction: f
     """The same on Dask, in two passes over x: the genes, then the totals without them."""
     import dask.array as da
 
-    from ..dispatch import _lazy
+    from ..dispatch import _chunks
 
     block = partial(highly_expressed, max_fraction=max_fraction)
     meta = np.empty((0, 0), bool)
     flags = da.blockwise(block, "ij", x, "ij", totals, "i", adjust_chunks={"i": 1}, align_arrays=False, meta=meta)
-    keep = _lazy.along(~flags.any(axis=0).compute(), x, 1, "genes")
+    keep = _chunks.along(~flags.any(axis=0).compute(), x, 1, "genes")
     meta = np.empty((0, 0))
     parts = da.blockwise(totals_of, "ij", x, "ij", keep, "j", adjust_chunks={"j": 1}, align_arrays=False, meta=meta)
     return parts.sum(axis=1).compute()

@@ -45,9 +45,9 @@ class Progress:
         self._tell(step, 0, self._total)
         if not is_dask(x):
             return x
-        from ..dispatch import _lazy
+        from ..dispatch import _chunks
 
-        return _lazy.map_chunks(partial(_counted, progress=self, step=step, m=x.shape[1]), "counted", x, x.dtype)
+        return _chunks.map_chunks(partial(_counted, progress=self, step=step, m=x.shape[1]), "counted", x, x.dtype)
 
     def add(self, step: str, n: float) -> None:
         """So many cells more. A step that goes over them again begins again."""

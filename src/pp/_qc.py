@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..dispatch import _partials
+from ..dispatch import _folds, _partials
 from ..dispatch._inputs import compressed, container, is_dask, is_sparse, with_data
 from ..dispatch._reductions import sum as axis_sum
 from ..dispatch._rows import fold
@@ -133,7 +133,7 @@ def _counts_of(block: Any, *sets: np.ndarray, ns: list[int]) -> Counts:
     return Counts(
         _partials.sums(block, (1,)).total.ravel(),
         _partials.counts(block, (1,)).ravel(),
-        _partials.tops(block, ns) if ns else np.zeros((block.shape[0], 0)),
+        _folds.tops(block, ns) if ns else np.zeros((block.shape[0], 0)),
         np.hstack(of_sets) if sets else np.zeros((block.shape[0], 0)),
         _partials.sums(block, (0,)).total.ravel(),
         _partials.counts(block, (0,)).ravel(),
@@ -329,10 +329,10 @@ def _kept(x: Any, axis: int, name: str, limit: Any, by_counts: bool) -> tuple[An
 def positives(x: Any, axis: int) -> Any:
     """How many elements along the axis are positive, in int64."""
     if is_dask(x):
-        from ..dispatch import _lazy
+        from ..dispatch import _chunks
 
-        block = partial(positives_of, axis=axis)
-        return _lazy.reduce("positives", x, block, _partials.add_all, [np.ravel], (axis,), False, np.dtype(np.int64))[0]
+        block, dtype = partial(positives_of, axis=axis), np.dtype(np.int64)
+        return _chunks.reduce("positives", x, block, _partials.add_all, [np.ravel], (axis,), False, dtype)[0]
     return positives_of(x, axis).ravel()
 
 

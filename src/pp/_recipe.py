@@ -243,11 +243,11 @@ def _chain(
 
 def _narrow(plan: Any, progress: Progress) -> Any:
     """The counts on disk in narrow blocks: read now and kept, or when they are used."""
-    from ..dispatch import _lazy
+    from ..dispatch import _chunks
     from ..io._lazy import narrow
 
     x = narrow(plan.rows, plan.edges)
-    return _lazy.persist(progress.over(x, "reading")) if plan.keeps == "counts" else x
+    return _chunks.persist(progress.over(x, "reading")) if plan.keeps == "counts" else x
 
 
 def _write(adata: Any, found: Found, flavor: str, layer: str | None, key_added: str | None) -> None:
@@ -367,18 +367,18 @@ def _selected(
     how: dict[str, Any] = {"axis": 1, "target_sum": target, "log1p": True, "dtype": dtype}
     if not is_dask(x):
         return normalize_to(take(x, chosen, axis=1), totals=totals, **how)[0]
-    from ..dispatch import _lazy
+    from ..dispatch import _chunks, _lazy
 
     if on_disk:
         from ..io._lazy import take_columns, wide
 
-        return _lazy.normalize(wide(_lazy.persist(take_columns(x, chosen))), totals=totals, **how)
+        return _lazy.normalize(wide(_chunks.persist(take_columns(x, chosen))), totals=totals, **how)
 
     if _cut_by_genes(x):
-        return _lazy.persist(_lazy.normalize(take(x, chosen, axis=1), totals=totals, **how))
+        return _chunks.persist(_lazy.normalize(take(x, chosen, axis=1), totals=totals, **how))
     shared = [chosen] if kept is None else [chosen, kept]
     n_chosen = int(np.count_nonzero(chosen))
-    return _lazy.persist(_lazy.map_rows(partial(_select, how=how), "selected", x, n_chosen, dtype, shared, like=x))
+    return _chunks.persist(_chunks.map_rows(partial(_select, how=how), "selected", x, n_chosen, dtype, shared, like=x))
 
 
 def _select(block: Any, chosen: np.ndarray, kept: np.ndarray | None = None, *, how: dict[str, Any]) -> Any:

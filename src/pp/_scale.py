@@ -259,11 +259,11 @@ def scale_lazily(
     mask: np.ndarray | None = None,
 ) -> Any:
     """One of the three functions above on each chunk of a Dask array."""
-    from ..dispatch import _lazy
+    from ..dispatch import _chunks
 
     vectors = [(mean, 1, "mean"), (std, 1, "std")] + ([] if mask is None else [(mask, 0, "mask_obs")])
     block = partial(_scale_block, function=function, max_value=max_value, dtype=dtype)
-    return _lazy.map_chunks(block, "scale", x, dtype, *vectors, dense=function is centred)
+    return _chunks.map_chunks(block, "scale", x, dtype, *vectors, dense=function is centred)
 
 
 def _scale_block(
