@@ -11,12 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._blocks import split_flat
+from ._blocks import run, split_flat
 from ._config import kernels
 from ._inputs import read_only
 
 # Sets that are worked on at once: what is needed in between stays in the cache, in memory that is used again.
 STEP = 8192
+
+# Stored values that are worked on in the time of one merge.
+RECORD = 64
 
 
 class Moments(NamedTuple):
@@ -64,11 +67,15 @@ def _merge(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def with_zeros(records: np.ndarray, n: int) -> np.ndarray:
     """A row for each of the four: the moments of n values, those of the records (which change) and zeros."""
-    for lo, hi in split_flat(len(records), STEP):
+
+    def merge_zeros(lo: int, hi: int) -> None:
         stored = np.ascontiguousarray(records[lo:hi].T)
         zeros = np.zeros(stored.shape)
         zeros[0] = n - stored[0]
         records[lo:hi] = _merge(stored, zeros).T
+
+    for _ in run(merge_zeros, split_flat(len(records), STEP), len(records) * RECORD):
+        pass
     return records.T
 
 
