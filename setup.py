@@ -17,7 +17,7 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import CompileError
+from setuptools.errors import BaseError, CompileError
 
 REQUIRE_EXT = os.environ.get("CSRAXIS_REQUIRE_EXT") == "1"
 PURE = os.environ.get("CSRAXIS_PURE") == "1"
@@ -99,8 +99,9 @@ class BuildKernels(build_ext):
         from Cython.Build import cythonize
 
         translated = cythonize(self.extensions, build_dir="build/cython", compiler_directives=DIRECTIVES)
-        for module, its in zip(self.extensions, translated):
-            module.sources = its.sources
+        sources = {module.name: module.sources for module in translated}
+        for module in self.extensions:  # setuptools has notes of its own on these
+            module.sources = sources[module.name]
         super().build_extensions()
 
     def can_compile(self):
@@ -110,7 +111,7 @@ class BuildKernels(build_ext):
             source.write_text("#include <Python.h>\nint main(void) { return 0; }\n")
             try:
                 self.compiler.compile([str(source)], output_dir=folder)
-            except CompileError:
+            except (CompileError, BaseError):  # it refuses, or is not there
                 return False
         return True
 

@@ -22,6 +22,8 @@ KERNELS = "src/kernels_cy/_kernels.pxi"
 FIRST = {
     "_kernels.pxi": ("test_kernels",),
     "_lazy.py": ("test_dask_graphs", "test_dask"),
+    "_chunks.py": ("test_dask_graphs", "test_dask"),
+    "_select.py": ("test_select",),
     "_graphs.py": ("test_cluster", "test_chain"),
     "_blocks.py": ("test_bits", "test_processes"),
     "_config.py": ("test_import", "test_processes"),
