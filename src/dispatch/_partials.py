@@ -204,13 +204,22 @@ def _minor_records(c: Compressed, unlog: float | None) -> np.ndarray:
     """
     kernel = kernels()
     step = kernel_dtype(c.data.dtype, MOMENTS_AS) if unlog is None else float_dtype(c.data.dtype)
+    head = max(c.n_major // 256, min(c.n_major, 256))
+    if unlog is None and _begins_whole(c.data):  # `power_sums_minor` is of what is stored, not of its exponentials
+        nothing = np.zeros((c.n_minor, 2))
+        s1, s2 = of_block(c, kernel.power_sums_minor, nothing, (step,), 0, head).T
+        # Twice as near as it must be, for so many times the rows: the others may differ.
+        if _zero_is_near(head, s1, s2, FAR / 2 * np.sqrt(head / max(c.n_major, 1))):
+            s1, s2 = over_blocks(c, kernel.power_sums_minor, nothing, add_to, step).T
+            c = c._replace(unknown=False)  # all have been looked at
+            if _zero_is_near(c.n_major, s1, s2, FAR):
+                return np.stack([np.full(c.n_minor, float(c.n_major)), s1, s2, np.zeros(c.n_minor)], axis=1)
 
     def add(data: Any, indices: Any, indptr: Any, start: int, stop: int, part: Any) -> int:
         if unlog is None:
             return kernel.moments_minor(data, indices, indptr, start, stop, part)
         return kernel.expm1_moments_minor(data, indices, indptr, start, stop, unlog, part)
 
-    head = max(c.n_major // 256, min(c.n_major, 256))
     shift = np.zeros(c.n_minor)
     for piece in flat_pieces(c, 0, head, step):
         check(c, piece.lo, kernel.check_indices(piece.indices, piece.indptr, 0, 1, c.n_minor))
@@ -221,17 +230,7 @@ def _minor_records(c: Compressed, unlog: float | None) -> np.ndarray:
     shift[~np.isfinite(shift)] = 0
     if head < c.n_major:  # else the first pass is over all rows
         with np.errstate(all="ignore"):
-            first = Moments(*of_block(c, add, _around(shift), (step,), 0, head).T)
-            around_zero = first.around(np.zeros(()))
-            shift = first.centred().shift
-        # Twice as near as it must be, for so many times the rows: the others may differ. (`powers` are of what is
-        # stored, not of its exponentials.)
-        if unlog is None and _zero_is_near(head, around_zero.s1, around_zero.s2, FAR / 2 * np.sqrt(head / c.n_major)):
-            s1, s2 = over_blocks(c, kernel.power_sums_minor, np.zeros((c.n_minor, 2)), add_to, step).T
-            c = c._replace(unknown=False)  # all have been looked at
-            if _zero_is_near(c.n_major, s1, s2, FAR):
-                nothing = np.zeros(c.n_minor)
-                return np.stack([nothing + c.n_major, s1, s2, nothing], axis=1)
+            shift = Moments(*of_block(c, add, _around(shift), (step,), 0, head).T).centred().shift
     records = _add_records(c, add, shift, step)
     c = c._replace(unknown=False)
     far = _too_far(records, c.n_major)
@@ -253,6 +252,12 @@ def _around(shift: np.ndarray) -> np.ndarray:
     records = np.zeros((len(shift), 4))
     records[:, 3] = shift
     return records
+
+
+def _begins_whole(data: np.ndarray) -> bool:
+    """Whether the first values are whole numbers: sums of all are worth a try."""
+    first = data[:1024]
+    return first.dtype.kind in "iu" or bool((np.rint(first) == first).all())
 
 
 def _zero_is_near(n: int, s1: np.ndarray, s2: np.ndarray, limit: float) -> bool:
