@@ -1,4 +1,4 @@
-"""Which way to the principal components is faster where? ``python -m bench.crossovers``.
+"""Which way to the principal components, and to the Gram matrix, is faster where? ``python -m bench.crossovers``.
 
 Each way is forced, in turn, by the constants that choose between them; these are set to where the lines below cross.
 """
@@ -20,6 +20,7 @@ from csraxis.dispatch import _comoments, _components, _gram
 
 DENSITIES = (0.005, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9)
 COLUMNS = (500, 1000, 2000, 2500, 3500)
+SHARES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 NEVER, ALWAYS = float("inf"), -1.0
 
 
@@ -31,20 +32,20 @@ def matrix(rows: int, columns: int, density: float) -> sparse.csr_matrix:
     return sparse.csr_matrix((kept * values).astype(np.float32))
 
 
-def forced(x: Any, k: int, settings: list[tuple[Any, str, Any]], **options: Any) -> Callable[[], Any]:
-    """A call of pca with some constants set to other values."""
+def forced(call: Callable[[], Any], settings: list[tuple[Any, str, Any]]) -> Callable[[], Any]:
+    """The call with some constants set to other values."""
 
-    def call() -> None:
+    def so() -> None:
         patches = [mock.patch.object(*setting) for setting in settings]
         for patch in patches:
             patch.start()
         try:
-            cx.pp.pca(x, k, **options)
+            call()
         finally:
             for patch in patches:
                 patch.stop()
 
-    return call
+    return so
 
 
 def gram_ways() -> dict[str, list[tuple[Any, str, Any]]]:
@@ -54,6 +55,18 @@ def gram_ways() -> dict[str, list[tuple[Any, str, Any]]]:
     if hasattr(_gram, "PANEL_FROM"):
         ways["sparse rows, no dense panels"] = [sparse_rows, (_gram, "PANEL_FROM", NEVER)]
     return ways
+
+
+def gram_layouts() -> dict[str, list[tuple[Any, str, Any]]]:
+    """Ways to `cx.gram` of a sparse matrix."""
+    return {
+        "panels": [
+            (_gram, "PANEL_COLUMNS", (0, NEVER)),
+            (_gram, "PANEL_VALUES", 0),
+            (_gram, "PANEL_PRODUCTS", NEVER),
+        ],
+        "no panels": [(_gram, "PANEL_VALUES", NEVER)],
+    }
 
 
 def solvers() -> dict[str, list[tuple[Any, str, Any]]]:
@@ -77,7 +90,7 @@ def table(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print milliseconds of whole calls of pca."""
+    """Print milliseconds of whole calls."""
     p = argparse.ArgumentParser(prog="python -m bench.crossovers", description="Where PCA should change its way.")
     p.add_argument("--rows", type=int, default=20_000, help="default: %(default)s")
     p.add_argument("--columns", type=int, default=2000, help="for the covariance matrix (default: %(default)s)")
@@ -90,11 +103,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     def by_density(density: float) -> dict[str, Callable[[], Any]]:
         x = matrix(options.rows, options.columns, density)
-        return {way: forced(x, k, settings) for way, settings in gram_ways().items()}
+        return {way: forced(partial(cx.pp.pca, x, k), settings) for way, settings in gram_ways().items()}
 
     def by_columns(columns: int) -> dict[str, Callable[[], Any]]:
         x = matrix(options.rows, columns, 0.05)
-        return {way: forced(x, k, settings) for way, settings in solvers().items()}
+        return {way: forced(partial(cx.pp.pca, x, k), settings) for way, settings in solvers().items()}
+
+    def by_share(share: float) -> dict[str, Callable[[], Any]]:
+        density = share * options.columns / options.rows
+        x = matrix(options.rows, options.columns, density)
+        return {way: forced(partial(cx.gram, x), settings) for way, settings in gram_layouts().items()}
 
     def by_method(columns: int) -> dict[str, Callable[[], Any]]:
         x = matrix(max(options.rows, columns), columns, 0.02)
@@ -104,6 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     columns = [n for n in COLUMNS if n <= 2 * options.columns] or [options.columns]
     table(f"density, {options.columns:,} columns", DENSITIES, by_density, options.rounds)
     table("columns, a twentieth stored", columns, by_columns, options.rounds)
+    shares = [share for share in SHARES if share * options.columns <= options.rows]
+    table("gram: stored values for each sum", shares, by_share, options.rounds)
     if options.block_method:
         table("columns, a fiftieth stored", [2 * n for n in columns], by_method, options.rounds)
 

@@ -51,7 +51,13 @@ def test_crossovers(monkeypatch, capsys):
     crossovers.main(["--rows", "200", "--columns", "60", "--components", "3", "--rounds", "1", "--block-method"])
     assert before == (_comoments.DENSE_FROM, _components.LAPACK_UP_TO)
     printed = capsys.readouterr().out
-    for way in (*crossovers.gram_ways(), *crossovers.solvers(), "covariance matrix", "block Lanczos"):
+    for way in (
+        *crossovers.gram_ways(),
+        *crossovers.gram_layouts(),
+        *crossovers.solvers(),
+        "covariance matrix",
+        "block Lanczos",
+    ):
         (line,) = (line for line in printed.splitlines() if line[:32].strip() == way)
         assert min(numbers(line, line[:32])) > 0
 

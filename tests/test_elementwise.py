@@ -445,6 +445,62 @@ def test_gram_of_many_rows(engine):
         assert cx.gram(x).tolist() == exact.tolist()
 
 
+def many_columns(cls, dtype, index=np.int32):
+    """So many that their products are formed in panels: half of them dense, with duplicates and unsorted rows."""
+    rng = np.random.default_rng(0)
+    n, m = 1500, 750
+    dense = rng.integers(1, 99, (n, m)) * (rng.random((n, m)) < np.where(np.arange(m) % 2, 0.3, 0.01))
+    coo = sp.coo_array(dense)
+    rows, columns = (np.concatenate((part, part[::7])) for part in coo.coords)
+    values = np.concatenate((coo.data, coo.data[::7])).astype(dtype)
+    order = rng.permutation(len(values))
+    order = order[np.argsort((rows if cls.__name__.startswith("csr") else columns)[order], kind="stable")]
+    x = cls((n, m), dtype=dtype)
+    major, minor = (rows, columns) if x.format == "csr" else (columns, rows)
+    x.data, x.indices = values[order], minor[order].astype(index)
+    lengths = np.bincount(major, minlength=n if x.format == "csr" else m)
+    x.indptr = np.concatenate(([0], np.cumsum(lengths))).astype(index)
+    return x
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "int64"])
+def test_gram_of_many_columns(engine, monkeypatch, cls, dtype):
+    monkeypatch.setattr("csraxis.dispatch._blocks.PARALLEL_FROM", 1000)
+    x = many_columns(cls, dtype, np.int64)
+    dense = reference.dense(many_columns(cls, "int64")).astype(float)
+    grams = []
+    for threads in (1, 3):
+        with unchanged(x), cx.config(threads=threads):
+            grams.append(cx.gram(x))
+        assert np.array_equal(grams[-1], dense.T @ dense)  # of whole numbers: exactly
+    if dtype.startswith("float"):
+        x.data = np.sqrt(x.data) / 3
+        dense = reference.dense(x).astype(float)
+        grams = []
+        for threads in (1, 3):
+            with cx.config(threads=threads):
+                grams.append(cx.gram(x))
+        assert bits(grams[0]) == bits(grams[1])
+        np.testing.assert_allclose(grams[0], dense.T @ dense, rtol=1e-12)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e200])
+def test_gram_of_many_columns_with_one_that_is_not_finite(engine, value):
+    """What is not stored is not multiplied: only the products of the entry's own row are touched."""
+    x = many_columns(sp.csr_array, "float64")
+    x.sum_duplicates()
+    row = slice(*x.indptr[5:7])
+    x.data[row.start] = value
+    column, others = x.indices[row.start], x.indices[row]
+    result = cx.gram(x)
+    huge = ~np.isfinite(result) | (np.abs(result) > 1e190)
+    expected = np.zeros_like(huge)
+    expected[column, others] = expected[others, column] = True
+    assert np.array_equal(huge, expected)
+    assert bits(result) == bits(result.T)
+
+
 def test_gram_refuses_what_is_too_large(engine):
     for x in (sp.csr_array((3, 100)), np.ones((3, 100))):
         with pytest.raises(MemoryError, match="max_bytes"):

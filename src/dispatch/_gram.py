@@ -12,7 +12,18 @@ from numpy.typing import DTypeLike
 
 from . import _backed, _blocks
 from ._config import kernels
-from ._inputs import check_matrix, compressed, container, is_backed, is_dask, is_sparse, native, read_only, streamed
+from ._inputs import (
+    Compressed,
+    check_matrix,
+    compressed,
+    container,
+    is_backed,
+    is_dask,
+    is_sparse,
+    native,
+    read_only,
+    streamed,
+)
 from ._other import delegated
 from ._partials import counts
 from ._pieces import MOMENTS_AS, check, kernel_dtype, minor_blocks, row_pieces
@@ -20,6 +31,12 @@ from ._pieces import MOMENTS_AS, check, kernel_dtype, minor_blocks, row_pieces
 # Columns with more entries than this share of the rows are kept in dense panels (measured at 2,000 equal columns: with
 # panels 1.3-2.2 times as fast at .025, .5 times at .0125; a matrix without such columns is left to gram_major).
 PANEL_FROM = 0.02
+# `gram` makes panels where sums of so many columns leave the first-level cache but are little memory, there are so many
+# stored values for each sum, and products of rows with all dense columns are at most so many times those of stored
+# values alone. (2,000 columns, two threads: of 3,000 rows, .06 values for each sum, 1.3 times the time, of 12,000, .23,
+# .74; of 100,000 variable genes, 3 times the products, .37; of equal columns of density .1, 10 times, .5, of .05, 20
+# times, 1.5; 200 columns twice the time.)
+PANEL_COLUMNS, PANEL_VALUES, PANEL_PRODUCTS = (500, 8192), 0.25, 12
 # Rows of a panel, whose 256 bytes a row then fit in the first-level cache: 128 to 512 differ by 5 % up to a density of
 # .05, at .3 512 is a third slower.
 PANEL_ROWS = 128
@@ -42,7 +59,7 @@ def gram(x: Any, /, *, dtype: DTypeLike | None = None, max_bytes: float | None =
         Of the result; default float64, in which the sums are formed in any case.
     max_bytes : float, optional
         How large one m x m matrix of sums in float64 may be. Default: half of the machine's memory; `float("inf")` for
-        no limit. Each thread has one, and on Dask each block of rows until it is merged.
+        no limit. Each thread has one (of up to 8,192 columns three), and on Dask each block of rows until it is merged.
 
     Returns
     -------
@@ -106,9 +123,28 @@ def partial_gram(x: Any) -> np.ndarray:
             with np.errstate(all="ignore"):
                 out += rows.T @ rows
         return out
+    c = _by_rows(x)
+    with np.errstate(all="ignore"):
+        return shifted_gram(c.source, np.zeros(c.n_minor), np.dtype(float)) if _panels_pay(c) else _scattered(c)
+
+
+def _by_rows(x: Any) -> Compressed:
     c = compressed(x, canonical=True)
-    if c.major == 1:
-        c = compressed(native(c).tocsr(), canonical=True)
+    return c if c.major == 0 else compressed(native(c).tocsr(), canonical=True)
+
+
+def _panels_pay(c: Compressed) -> bool:
+    """Whether it is worth to lay the denser columns out; their zeros would spread what is not finite."""
+    m, n_values, lengths = c.n_minor, len(c.data), np.diff(c.indptr).astype(float)
+    if not (PANEL_COLUMNS[0] <= m <= PANEL_COLUMNS[1] and n_values >= PANEL_VALUES * m * m):
+        return False
+    n_dense = np.count_nonzero(counts(c.source, (0,)) > PANEL_FROM * c.n_major)
+    few = n_values * n_dense <= PANEL_PRODUCTS * (lengths @ lengths)
+    return bool(few and np.isfinite(np.sum(c.data, dtype=float)))
+
+
+def _scattered(c: Compressed) -> np.ndarray:
+    """The sums, each product added to its own."""
     steps = (kernel_dtype(c.data.dtype, MOMENTS_AS),)
     kernel = kernels()
 
@@ -127,14 +163,12 @@ def shifted_gram(x: Any, shift: np.ndarray, dtype: np.dtype) -> np.ndarray:
     Products are formed and added for a few rows in `dtype`, and these sums in float64. (In float32 that takes three
     quarters of the time, but where all values are alike the rounding is, too: 3e-5 of a singular value were seen.)
     """
-    c = compressed(x, canonical=True)
-    if c.major == 1:
-        c = compressed(native(c).tocsr(), canonical=True)
+    c = _by_rows(x)
     full, n_entries = shift != 0, counts(c.source, (0,)).ravel()
     n_full = int(np.count_nonzero(full))
     n_dense = int(np.count_nonzero(full | (n_entries > PANEL_FROM * c.n_major)))
     if not n_dense:
-        return partial_gram(c.source)
+        return _scattered(c)
     order = np.lexsort((-n_entries, ~full))
     place = np.empty(c.n_minor, np.int32)
     place[order] = np.arange(c.n_minor)
