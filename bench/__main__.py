@@ -127,9 +127,27 @@ def _tick(show: Show, case: str, done: Iterator[int], total: int, label: str) ->
     show(f"{case}: {label}", next(done), total)
 
 
+class CannotWriteError(Exception):
+    """The folder of the results cannot be written to."""
+
+
+def partial_path(options: argparse.Namespace) -> Path:
+    """Where a run keeps what it has so far: beside its JSON, which may be that of a whole run before."""
+    path = options.json or terminal.RESULTS / f"{default_stem(options)}.json"
+    return path.with_name(f"{path.stem}.partial.json")
+
+
+def _save(path: Path, document: report.Document) -> None:
+    try:
+        report.write_json(document, path)
+    except OSError as error:
+        if len(document["cases"]) <= 1:  # better now than after an hour
+            raise CannotWriteError(error) from error
+
+
 def run(options: argparse.Namespace) -> report.Document:
-    """Measure what the options ask for; after each case what there is so far is written to the JSON file."""
-    save = functools.partial(report.write_json, path=options.json or terminal.RESULTS / f"{default_stem(options)}.json")
+    """Measure what the options ask for; after each case what there is so far is written to `partial_path`."""
+    save = functools.partial(_save, partial_path(options))
     chosen = [case for case in cases.CASES if not options.case or case.name in options.case]
     wanted = options.data or (["pbmc3k"] if options.quick else ["generated"])
     repeats = options.repeats or (25 if options.quick else 5)
@@ -179,7 +197,7 @@ def run(options: argparse.Namespace) -> report.Document:
             for contestant in present:
                 if contestant.at_most is None or x.nnz <= contestant.at_most or options.contestant:
                     taking_part.append(contestant)
-                else:
+                elif any(case.name in contestant.runs for case in chosen):
                     reason = f"takes minutes a call of {shape.name} (--contestant {contestant.name})"
                     report.leave_out(document, "contestant", contestant.name, reason)
             total, before = sum(measure.steps(case, taking_part, repeats) for case in chosen), 0
@@ -207,7 +225,9 @@ def _add_sections(
         "overhead": overhead.section,
         "fresh": lambda: fresh.section(threads=threads),
     }
-    for name in SECTIONS if "all" in (options.also or ()) else options.also or ():
+    for name in SECTIONS:
+        if not {name, "all"} & set(options.also or ()):
+            continue
         show(name, 0, 1)
         document[name] = sections[name]()
         save(document)
@@ -249,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         document = run(options)
-    except OSError as error:
+    except CannotWriteError as error:
         print(f"cannot write the results: {error}; choose another place with --json", file=sys.stderr)
         return 2
     report.print_tables(document, console)
@@ -264,6 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"cannot write the results: {error}; choose another place with --json and --plot", file=sys.stderr)
         return 2
+    partial_path(options).unlink(missing_ok=True)
     status = _status(document, options)
     if old:
         status = status or compare.show(document, old, options.tolerance, f"this run / {options.compare}")

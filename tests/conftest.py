@@ -23,11 +23,12 @@ LONG, AGAIN = PROFILE == "long", PROFILE == "again"
 _ELSEWHERE = ["test_bench*.py", "test_dask.py", "test_docs.py", "test_pp_scanpy.py", "test_variance.py"]
 collect_ignore_glob = _ELSEWHERE if AGAIN else []
 
-# Of each test's sets of parameters; the others ran before.
+# Of each test's sets of parameters. All run on the platforms of .github/workflows/tests.yml; other wheels get these.
 AGAIN_AT_MOST = 8
 
 
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(trylast=True)  # of those that -k and -m leave
+def pytest_collection_modifyitems(config, items):
     """Once more: a few parameter sets of each test, the same ones each time."""
     if AGAIN:
         sets = {}
@@ -36,7 +37,9 @@ def pytest_collection_modifyitems(items):
         for name, of in sets.items():
             chosen = random.Random(name).sample(range(len(of)), min(len(of), AGAIN_AT_MOST))
             sets[name] = [of[i] for i in sorted(chosen)]
-        items[:] = [item for of in sets.values() for item in of]
+        kept = {id(item) for of in sets.values() for item in of}
+        config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
+        items[:] = [item for item in items if id(item) in kept]
 
 
 ENGINES = ("cython", "numba")

@@ -275,16 +275,28 @@ def test_results_that_cannot_be_written_are_an_error_after_the_first_case(tmp_pa
 
 def test_each_case_is_written_when_it_is_done(tmp_path, monkeypatch):
     pytest.importorskip("rich")
-    run_case, path = measure.run_case, tmp_path / "r.json"
+    run_case, path, partial = measure.run_case, tmp_path / "r.json", tmp_path / "r.partial.json"
+    path.write_text("a whole run before")
     written = []
 
     def noting(*args, **options):
-        written.append(json.loads(path.read_text())["cases"] if path.exists() else [])
+        assert path.read_text() == "a whole run before"
+        written.append(json.loads(partial.read_text())["cases"] if partial.exists() else [])
         return run_case(*args, **options)
 
     monkeypatch.setattr(measure, "run_case", noting)
     assert _command("--case", "sum-rows", "--case", "scale-rows", "--json", str(path)) == 0
     assert [[case["case"] for case in cases] for cases in written] == [[], ["sum-rows"]]
+    assert len(json.loads(path.read_text())["cases"]) == 2
+    assert not partial.exists()
+
+
+def test_another_error_is_not_one_of_the_results(tmp_path, monkeypatch):
+    pytest.importorskip("rich")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(NotADirectoryError):
+        _command("--case", "sum-rows", "--json", str(tmp_path / "r.json"))
 
 
 def test_what_takes_minutes_a_call_sits_out_unless_it_is_named(tmp_path, monkeypatch):

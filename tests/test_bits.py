@@ -46,6 +46,8 @@ def results(x):
     for axis in (0, 1, None):
         for function in (cx.sum, cx.mean, cx.count_nonzero, *((cx.var, cx.std, cx.mean_var) if kind != "c" else ())):
             yield f"{function.__name__} {axis}", function(x, axis=axis)
+        for function in (cx.prod, cx.any, cx.all, *((cx.max, cx.min) if kind != "c" else ())):
+            yield f"{function.__name__} {axis}", function(x, axis=axis)
         yield f"sum {axis} as float32", cx.sum(x, axis=axis, dtype="complex64" if kind == "c" else "float32")
     rng = np.random.default_rng(1)
     for axis in (0, 1):

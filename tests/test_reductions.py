@@ -272,6 +272,27 @@ def test_long_matrices(engine, dtype):
 
 
 @pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_extremes_and_products_of_several_blocks(engine, monkeypatch, cls, threads):
+    """What decides is in a single block: the first one, the last one, or another."""
+    monkeypatch.setattr(_blocks, "PARALLEL_FROM", 100)
+    dense = np.ones((6000, 12))
+    dense[[0, 2999, -1], [0, 1, 2]] = 5
+    dense[[0, 2999, -1], [3, 4, 5]] = -5
+    dense[[0, 2999, -1], [6, 7, 8]] = np.nan
+    dense[:, 9:] = [-2, -1, 1e200]
+    dense[[0, 2999, -1], [9, 10, 11]] = 0
+    csr = cls.__name__.startswith("csr")
+    x = cls(dense if csr else dense.T)
+    with cx.config(threads=threads), unchanged(x):
+        found = {name: getattr(cx, name)(x, axis=0 if csr else 1) for name in ("max", "min", "prod")}
+    assert np.array_equal(found["max"], dense.max(axis=0), equal_nan=True)
+    assert np.array_equal(found["min"], dense.min(axis=0), equal_nan=True)
+    # A product may leave the range of float64 on the way to zero, or to any other number.
+    assert np.array_equal(found["prod"], [5, 5, 5, -5, -5, -5, np.nan, np.nan, np.nan, 0, 0, 0], equal_nan=True)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
 @pytest.mark.parametrize("where", [None, 0, 47, 95], ids=["in order", "first row", "middle", "last row"])
 @pytest.mark.parametrize("what", ["unsorted", "duplicate"])
 @pytest.mark.parametrize("threads", [1, 2])
@@ -285,7 +306,9 @@ def test_rows_that_turn_out_not_to_be_in_order(engine, monkeypatch, cls, where, 
         indices[where, 3:5] = indices[where, 4:2:-1] if what == "unsorted" else indices[where, 3]
     data, indptr = rng.integers(-3, 4, indices.size).astype("f4"), np.arange(0, indices.size + 1, 9, dtype=np.int32)
     shape = (96, 40) if cls.__name__.startswith("csr") else (40, 96)
-    for function, axis in [(f, axis) for f in ("var", "mean_var", "count_nonzero") for axis in (0, 1, None)]:
+    for function, axis in [
+        (f, axis) for f in ("var", "mean_var", "count_nonzero", "max", "min") for axis in (0, 1, None)
+    ]:
         x = cls((data, indices.ravel(), indptr), shape=shape)
         with cx.config(threads=threads), unchanged(x):
             found = getattr(cx, function)(x, axis=axis)
