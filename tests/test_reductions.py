@@ -344,6 +344,20 @@ def test_a_matrix_that_is_not_in_order_leaves_no_trace(monkeypatch, threads):
     assert error.value.__context__ is None
 
 
+@pytest.mark.parametrize(("n_rows", "passes"), [(200, ["of_block"]), (600, ["of_block", "over_blocks"])])
+def test_counts_are_read_once_but_for_a_small_part(monkeypatch, n_rows, passes):
+    """Where the first rows are all, they are not read again."""
+    done = []
+    for name in ("of_block", "over_blocks"):
+        function = getattr(_partials, name)
+        monkeypatch.setattr(
+            _partials, name, lambda *args, name=name, function=function: done.append(name) or function(*args)
+        )
+    x = np.random.default_rng(0).poisson(0.7, (n_rows, 30)).astype("f4")
+    np.testing.assert_allclose(cx.var(sp.csr_array(x), axis=0), x.var(axis=0, dtype=float), rtol=1e-6)
+    assert done == passes
+
+
 @pytest.mark.parametrize("whole", [True, False], ids=["whole numbers", "any"])
 def test_where_a_shift_is_too_far(whole):
     """The quick answer for all columns is the one of each: here of all together and of each alone."""

@@ -31,7 +31,7 @@ from ._pieces import MOMENTS_AS, check, kernel_dtype, minor_blocks, row_pieces
 # Columns with more entries than this share of the rows are kept in dense panels (measured at 2,000 equal columns: with
 # panels 1.3-2.2 times as fast at .025, .5 times at .0125; a matrix without such columns is left to gram_major).
 PANEL_FROM = 0.02
-# `gram` makes panels where sums of so many columns leave the first-level cache but are little memory, there are so many
+# `gram` makes panels where sums of so many columns fill the second-level cache but are little memory, there are so many
 # stored values for each sum, and products of rows with all dense columns are at most so many times those of stored
 # values alone. (2,000 columns, two threads: of 3,000 rows, .06 values for each sum, 1.3 times the time, of 12,000, .23,
 # .74; of 100,000 variable genes, 3 times the products, .37; of equal columns of density .1, 10 times, .5, of .05, 20

@@ -210,7 +210,8 @@ def _minor_records(c: Compressed, unlog: float | None) -> np.ndarray:
         s1, s2 = of_block(c, kernel.power_sums_minor, nothing, (step,), 0, head).T
         # Twice as near as it must be, for so many times the rows: the others may differ.
         if _zero_is_near(head, s1, s2, FAR / 2 * np.sqrt(head / max(c.n_major, 1))):
-            s1, s2 = over_blocks(c, kernel.power_sums_minor, nothing, add_to, step).T
+            if head < c.n_major:
+                s1, s2 = over_blocks(c, kernel.power_sums_minor, nothing, add_to, step).T
             c = c._replace(unknown=False)  # all have been looked at
             if _zero_is_near(c.n_major, s1, s2, FAR):
                 return np.stack([np.full(c.n_minor, float(c.n_major)), s1, s2, np.zeros(c.n_minor)], axis=1)
