@@ -344,6 +344,19 @@ def test_a_matrix_that_is_not_in_order_leaves_no_trace(monkeypatch, threads):
     assert error.value.__context__ is None
 
 
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_variances_of_more_rows_and_columns_than_are_merged_at_once(engine, monkeypatch, cls, threads):
+    monkeypatch.setattr(_blocks, "PARALLEL_FROM", 100)
+    n = 2 * _moments.STEP + 5
+    dense = np.random.default_rng(0).poisson(1.0, (n, 6)) / 3
+    for x, axis in ((dense, 1), (dense.T, 0)):
+        with cx.config(threads=threads):
+            mean, var = cx.mean_var(cls(x), axis=axis)
+        np.testing.assert_allclose(mean, x.mean(axis=axis), rtol=1e-12)
+        np.testing.assert_allclose(var, x.var(axis=axis), rtol=1e-12, atol=1e-15)
+
+
 @pytest.mark.parametrize(("n_rows", "passes"), [(200, ["of_block"]), (600, ["of_block", "over_blocks"])])
 def test_counts_are_read_once_but_for_a_small_part(monkeypatch, n_rows, passes):
     """Where the first rows are all, they are not read again."""
