@@ -34,8 +34,8 @@ PANEL_FROM = 0.02
 # `gram` makes panels where sums of so many columns fill the second-level cache but are little memory, there are so many
 # stored values for each sum, and products of rows with all dense columns are at most so many times those of stored
 # values alone. (2,000 columns, two threads: of 3,000 rows, .06 values for each sum, 1.3 times the time, of 12,000, .23,
-# .74; of 100,000 variable genes, 3 times the products, .37; of 20,000 with equal columns of density .1, 10 times, .42, of
-# .05, 20 times, 1.0, of .025, 40 times, 3.2; 200 columns twice the time.)
+# .74; of 100,000 and variable genes, 3 times the products, .37; of 20,000 and equal columns of density .1, 10 times,
+# .42, of .05, 20 times, 1.0, of .025, 40 times, 3.2; 200 columns twice the time.)
 PANEL_COLUMNS, PANEL_VALUES, PANEL_PRODUCTS = (500, 8192), 0.25, 12
 # Rows of a panel, whose 256 bytes a row then fit in the first-level cache: 128 to 512 differ by 5 % up to a density of
 # .05, at .3 512 is a third slower.
