@@ -37,6 +37,8 @@ Axes = tuple[int, ...]
 
 # A variance is not right to 1e-12 where the distance of shift and mean magnifies rounding (1e-16) as many times.
 FAR = 4000
+# Sums of fewer values than so many for each column are tried at once, without a look at the first rows.
+TRY_ALL = 128
 
 
 class Sums(NamedTuple):
@@ -158,9 +160,8 @@ def moments(x: Any, axes: Axes, unlog: float | None = None) -> Moments:
     if is_dense(x, axes):
         x = to_ndarray(x)
         return _dense_moments(x if unlog is None else _unlogged(x, unlog), axes)
-    records = in_order(x, axes, partial(_records, axes=axes, unlog=unlog))
-    merged = _moments.with_zeros(records, n_reduced(x.shape, axes))
-    return Moments(*merged.reshape((4, 1, -1) if axes == (0,) else (4, -1, 1)))
+    found = in_order(x, axes, partial(_moments_of, axes=axes, unlog=unlog))
+    return Moments(*found.reshape((4, 1, -1) if axes == (0,) else (4, -1, 1)))
 
 
 def _unlogged(values: np.ndarray, scale: float) -> np.ndarray:
@@ -172,14 +173,14 @@ def _unlogged(values: np.ndarray, scale: float) -> np.ndarray:
     return out
 
 
-def _records(c: Compressed, axes: Axes, unlog: float | None) -> np.ndarray:
-    """Moments of the stored values."""
+def _moments_of(c: Compressed, axes: Axes, unlog: float | None) -> np.ndarray:
+    """The four parts of the moments of all elements, a row for each."""
     if axes == (c.major,):
-        return _minor_records(c, unlog)
+        return _minor_moments(c, unlog)
     step = kernel_dtype(c.data.dtype, MOMENTS_AS) if unlog is None else partial(_unlogged, scale=unlog)
     if len(axes) == 1:
-        return _major_records(c, step)
-    return _moments.merge_records(_major_records(as_one_row(c), step))
+        return _moments.with_zeros(_major_records(c, step), c.n_minor)
+    return _moments.with_zeros(_moments.merge_records(_major_records(as_one_row(c), step)), c.n_major * c.n_minor)
 
 
 def _major_records(c: Compressed, step: Step) -> np.ndarray:
@@ -194,27 +195,29 @@ def _major_records(c: Compressed, step: Step) -> np.ndarray:
     return records
 
 
-def _minor_records(c: Compressed, unlog: float | None) -> np.ndarray:
-    """Moments of each column: of its stored values, or, where the shift of all is zero, of its implicit zeros, too.
+def _minor_moments(c: Compressed, unlog: float | None) -> np.ndarray:
+    """The four parts of the moments of each column.
 
-    All blocks share one shift. It is zero for whole numbers that vary enough, as counts do: their sums are exact, and
-    values and squares alone take two thirds of the time. Else it is the centre of the first 1/256 of the rows, or one
-    value in a small matrix. Where that turns out to be too far from the mean of a column (an outlier), another pass
-    takes the centre of the whole column.
+    All blocks share one shift. It is zero for whole numbers that vary enough, as counts do: their sums are exact, those
+    of squares, too, the implicit zeros add nothing to them, and both take two thirds of the time. Else it is the centre
+    of the first 1/256 of the rows, or one value in a small matrix. Where that turns out to be too far from the mean of
+    a column (an outlier), another pass takes the centre of the whole column.
     """
     kernel = kernels()
     step = kernel_dtype(c.data.dtype, MOMENTS_AS) if unlog is None else float_dtype(c.data.dtype)
     head = max(c.n_major // 256, min(c.n_major, 256))
     if unlog is None and _begins_whole(c.data):  # `power_sums_minor` is of what is stored, not of its exponentials
         nothing = np.zeros((c.n_minor, 2))
-        s1, s2 = of_block(c, kernel.power_sums_minor, nothing, (step,), 0, head).T
+        # Of a small matrix a first look would take as long as all.
+        tried = c.n_major if len(c.data) < TRY_ALL * c.n_minor else head
+        sums = of_block(c, kernel.power_sums_minor, nothing, (step,), 0, tried)
         # Twice as near as it must be, for so many times the rows: the others may differ.
-        if _zero_is_near(head, s1, s2, FAR / 2 * np.sqrt(head / max(c.n_major, 1))):
-            if head < c.n_major:
-                s1, s2 = over_blocks(c, kernel.power_sums_minor, nothing, add_to, step).T
+        if _zero_is_near(tried, sums, FAR if tried == c.n_major else FAR / 2 * np.sqrt(tried / c.n_major)):
+            if tried < c.n_major:
+                sums = over_blocks(c, kernel.power_sums_minor, nothing, add_to, step)
             c = c._replace(unknown=False)  # all have been looked at
-            if _zero_is_near(c.n_major, s1, s2, FAR):
-                return np.stack([np.full(c.n_minor, float(c.n_major)), s1, s2, np.zeros(c.n_minor)], axis=1)
+            if tried == c.n_major or _zero_is_near(c.n_major, sums, FAR):
+                return np.stack([np.full(c.n_minor, float(c.n_major)), *sums.T, np.zeros(c.n_minor)])
 
     def add(data: Any, indices: Any, indptr: Any, start: int, stop: int, part: Any) -> int:
         if unlog is None:
@@ -239,7 +242,7 @@ def _minor_records(c: Compressed, unlog: float | None) -> np.ndarray:
         with np.errstate(all="ignore"):
             shift = np.where(far, Moments(*records.T).centred().shift, shift)
         records = _add_records(c, add, shift, step)
-    return records
+    return _moments.with_zeros(records, c.n_major)
 
 
 def _add_records(c: Compressed, add: Callable[..., int], shift: np.ndarray, step: Step) -> np.ndarray:
@@ -261,17 +264,17 @@ def _begins_whole(data: np.ndarray) -> bool:
     return first.dtype.kind in "iu" or bool((np.rint(first) == first).all())
 
 
-def _zero_is_near(n: int, s1: np.ndarray, s2: np.ndarray, limit: float) -> bool:
+def _zero_is_near(n: int, sums: np.ndarray, limit: float) -> bool:
     """Whether sums of n values and of their squares do, around zero, for all columns.
 
     They are those of whole numbers, so without rounding; small enough to stay so when they are moved to another shift;
     and that magnifies the rounding of its decisions little, as in `_too_far`.
     """
-    whole = (np.rint(s1) == s1) & (np.rint(s2) == s2) & (s2 < 2**45)
+    s1, s2 = sums.T
     with np.errstate(all="ignore"):
         squares = s1 * s1
         near = squares * np.sqrt(n) <= limit * (n * s2 - squares)
-    return bool((whole & near).all())
+    return bool(near.all() and s2.max(initial=0) < 2**45 and (np.rint(sums) == sums).all())
 
 
 def _too_far(records: np.ndarray, n_rows: int) -> np.ndarray:
