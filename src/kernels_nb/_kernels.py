@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from ._lanes import AHEAD, lane_moments, lane_sum, panel_sums, prefetch
+from ._lanes import AHEAD, count_bits, lane_moments, lane_sum, lowest_bit, panel_sums, prefetch
 
 
 def _kernel(function):
@@ -629,23 +629,27 @@ def normalize_major(data, indptr, start, stop, target, log, totals, out):
 def find_minor(indices, indptr, start, stop, keep, found, out):
     """bit k - indptr[start] of found = keep[indices[k]]; out[i - start]: how many before row i; as sum_minor"""
     n_minor = np.uint64(keep.shape[0])
-    lo = indptr[start]
-    bits, total = np.uint64(0), 0
+    lo, hi = indptr[start], indptr[stop]
+    index = indices[lo:hi]
+    for first in range(0, index.shape[0], 64):
+        prefetch(index, first + AHEAD)
+        columns = index[first : first + 64]
+        bits = np.uint64(0)
+        for k in range(columns.shape[0]):
+            j = np.uint64(columns[k])
+            if j >= n_minor:
+                return lo + first + k
+            bits |= np.uint64(keep[j]) << np.uint64(k)
+        found[first >> 6] = bits
+    word = total = 0
     out[0] = 0
     for i in range(start, stop):
-        for k in range(indptr[i], indptr[i + 1]):
-            j = np.uint64(indices[k])
-            if j >= n_minor:
-                return k
-            bit = np.uint64(k - lo) & np.uint64(63)
-            bits |= np.uint64(keep[j]) << bit
-            total += keep[j]
-            if bit == 63:
-                found[(k - lo) >> 6] = bits
-                bits = np.uint64(0)
-        out[i - start + 1] = total
-    if (indptr[stop] - lo) & 63:
-        found[(indptr[stop] - lo) >> 6] = bits
+        n = indptr[i + 1] - lo
+        while word < n >> 6:
+            total += count_bits(found[word])
+            word += 1
+        # of the word that goes on in the next row
+        out[i - start + 1] = total + (count_bits(found[word] << np.uint64(64 - (n & 63))) if n & 63 else 0)
     return -1
 
 
@@ -655,15 +659,16 @@ def take_minor(data, indices, indptr, start, stop, found, place, out_data, out_i
     lo, hi = indptr[start], indptr[stop]
     row, index = data[lo:hi], indices[lo:hi]
     m = np.uint64(0)
-    for word in range((hi - lo + 63) >> 6):
-        bits, k = found[word], word << 6
-        while bits:
-            if bits & np.uint64(1):
-                out_data[m] = row[np.uint64(k)]
-                out_indices[m] = place[np.uint64(index[np.uint64(k)])]
-                m += np.uint64(1)
-            bits >>= np.uint64(1)
-            k += 1
+    for first in range(0, row.shape[0], 64):
+        prefetch(row, first + AHEAD)
+        prefetch(index, first + AHEAD)
+        bits = found[first >> 6]
+        while bits:  # one by one: no branch depends on a single entry
+            k = np.uint64(first) + lowest_bit(bits)
+            bits &= bits - np.uint64(1)
+            out_data[m] = row[k]
+            out_indices[m] = place[np.uint64(index[k])]
+            m += np.uint64(1)
 
 
 @_kernel
