@@ -28,9 +28,9 @@ from ._other import delegated
 from ._partials import counts
 from ._pieces import MOMENTS_AS, check, kernel_dtype, minor_blocks, row_pieces
 
-# Columns with more entries than this share of the rows are kept in dense panels; a matrix without such columns is left to
-# gram_major. (2,000 equal columns: on an EPYC panels are 1.3-2.2 times as fast at .025, half as fast at .0125; on a Xeon
-# as fast at .05. Variable genes on the Xeon: .170 s from .02 on, .147 from .04, .140 from .06, .149 from .1.)
+# Columns with more entries than this share of the rows are kept in dense panels; a matrix without such columns is left
+# to gram_major. (2,000 equal columns: on an EPYC panels are 1.3-2.2 times as fast at .025, half as fast at .0125; on a
+# Xeon as fast at .05. Variable genes on the Xeon: .170 s from .02 on, .147 from .04, .140 from .06, .149 from .1.)
 PANEL_FROM = 0.04
 # `gram` makes panels where sums of so many columns fill the second-level cache but are little memory, there are so many
 # stored values for each sum, and products of rows with all dense columns are at most so many times those of stored
