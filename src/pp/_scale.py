@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..dispatch import _blocks, _moments, _partials
-from ..dispatch._inputs import Compressed, compressed, container, is_dask, is_sparse, native
+from ..dispatch._inputs import Compressed, check_all_indices, compressed, container, is_dask, is_sparse, native
 from ..dispatch._moments import Moments
 from ..dispatch._pieces import places
 from ..dispatch._rows import fold
@@ -188,18 +188,57 @@ def centred(
     mask: np.ndarray | None = None,
     minus: Any = 0,
 ) -> np.ndarray:
-    """(x - mean) / std, between -max_value and max_value, minus something: an ndarray."""
+    """(x - mean) / std, between -max_value and max_value, of dense x minus something: an ndarray."""
     x = container(x)
-    if is_sparse(x):
-        x = native(compressed(x)).tocsr()
     result = np.empty(x.shape, dtype)
-    for start, stop in _blocks.split_flat(x.shape[0], max(1, 4 * _blocks.CAST_STEP // max(x.shape[1], 1))):
-        rows = _partials.to_ndarray(x[start:stop])
-        z = (rows - mean) / std
-        if max_value is not None:
-            np.clip(z, -max_value, max_value, out=z)
-        result[start:stop] = z - minus if mask is None else np.where(mask[start:stop, None], z, rows)
+    limit = np.inf if max_value is None else float(max_value)
+    if is_sparse(x):
+        fill = _centre_sparse(x, mean, std, limit, mask, result)
+    else:
+        fill = _centre_dense(x, mean, std, limit, mask, minus, result)
+    step = max(1, 4 * _blocks.CAST_STEP // max(x.shape[1], 1))
+    for _ in _blocks.run(fill, _blocks.split_flat(len(result), step), result.size):
+        pass
     return result
+
+
+def _centre_dense(
+    x: np.ndarray,
+    mean: np.ndarray,
+    std: np.ndarray,
+    limit: float,
+    mask: np.ndarray | None,
+    minus: Any,
+    result: np.ndarray,
+) -> Callable[[int, int], None]:
+    def fill(start: int, stop: int) -> None:
+        rows = x[start:stop]
+        z = rows - mean
+        z /= std
+        np.clip(z, -limit, limit, out=z)
+        z -= minus
+        result[start:stop] = z if mask is None else np.where(mask[start:stop, None], z, rows)
+
+    return fill
+
+
+def _centre_sparse(
+    x: Any, mean: np.ndarray, std: np.ndarray, limit: float, mask: np.ndarray | None, result: np.ndarray
+) -> Callable[[int, int], None]:
+    """The same: rows of what becomes of zeros, then the stored values in them."""
+    c = compressed(x, canonical=True)
+    c = c if c.major == 0 else compressed(native(c).tocsr(), canonical=True)
+    check_all_indices(c)
+    of_zero = np.clip((0 - mean) / std, -limit, limit)
+
+    def fill(start: int, stop: int) -> None:
+        values, columns = (part[c.indptr[start] : c.indptr[stop]] for part in (c.data, c.indices))
+        rows = np.repeat(np.arange(start, stop), np.diff(c.indptr[start : stop + 1]))
+        z = np.clip((values - mean[columns]) / std[columns], -limit, limit)
+        result[start:stop] = of_zero if mask is None else np.where(mask[start:stop, None], of_zero, 0)
+        result[rows, columns] = z if mask is None else np.where(mask[rows], z, values)
+
+    return fill
 
 
 def centred_about_zeros(x: Any, mean: np.ndarray, std: np.ndarray, max_value: float | None, dtype: np.dtype) -> Any:
