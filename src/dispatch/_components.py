@@ -18,7 +18,7 @@ import scipy.sparse as sp
 import scipy.sparse.linalg
 from threadpoolctl import threadpool_limits
 
-from . import _comoments, _gram, _moments, _partials, _select
+from . import _blocks, _comoments, _gram, _moments, _partials, _select
 from ._comoments import Comoments
 from ._config import kernels
 from ._inputs import compressed, container, float_dtype, is_dask, is_sparse, native
@@ -32,9 +32,10 @@ COVARIANCE_UP_TO = 5_000
 # does so again in float64 if the largest angle to the exact space may exceed ANGLE.
 LAPACK_UP_TO, SINGLE_FROM, GUARD, ANGLE = 2_500, 500, 20, 3e-4
 # Products of float32 err by this share of the standard deviations of both columns (measured: at most 5e-7, see
-# tests/test_components.py). Where an eigenvalue may thereby change by more than LOST of it, or the space of the
-# components by more than an angle of TURNED, they are formed again in float64.
-SINGLE, LOST, TURNED = 5e-7, 5e-6, 1e-3
+# tests/test_components.py). Where an eigenvalue may thereby change by more than LOST of it (a singular value by half of
+# that), or the space of the components by more than an angle of TURNED, they are formed again in float64. (Of 100,000
+# cells x 2,000 scaled genes at most 5e-6 by these bounds, 2e-7 in fact.)
+SINGLE, LOST, TURNED = 5e-7, 2e-5, 1e-3
 # The kernel takes the axes in panels of as many, and all panels in turn for so many rows, which stay in the cache.
 PANEL, SCORES_ROWS = 32, 512
 # Where the block method stops: at residuals of this size relative to the eigenvalues, or after as many passes.
@@ -109,10 +110,15 @@ def project_now(x: Any, axes: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> 
 def _scores(block: Any, axes: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> np.ndarray:
     block = container(block)
     offset = axes @ mean
-    if not is_sparse(block) or block.format == "csc":
-        return (_plain(block) @ axes.T - offset).astype(dtype)
-    c = compressed(block)
     k, m = axes.shape
+    if is_sparse(block) and block.format == "csc":
+        return (_plain(block) @ axes.T - offset).astype(dtype)
+    if not is_sparse(block):
+        out = np.empty((len(block), k), dtype)
+        for start, stop in _blocks.split_flat(len(block), max(1, 4 * _blocks.CAST_STEP // m)):  # cast in the cache
+            np.subtract(block[start:stop] @ axes.T, offset, out=out[start:stop], casting="same_kind")
+        return out
+    c = compressed(block)
     if c.n_minor != m:  # a chunk that is not what its array says
         raise ValueError(f"the components have {m} columns, x has {c.n_minor}")
     panels = np.zeros((-(-k // PANEL), m, PANEL))
