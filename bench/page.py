@@ -1,6 +1,7 @@
 """A recorded run as a page: ``python -m bench page RESULT.json --markdown FILE.md --html FILE.html``.
 
 The Markdown has its pictures in files beside it, the HTML has them inside: one file, which needs no network.
+`--summary` prints the table that the README has.
 """
 
 from __future__ import annotations
@@ -90,6 +91,34 @@ def blocks(document: Document) -> list[Block]:
     found += [Heading("How to read it")]
     found += [Text(line) for line in report.reading(document)]
     return found
+
+
+SUMMARY = (
+    *("sum-rows", "sum-columns", "scale-rows", "scale-columns", "mean-var-rows", "mean-var-rows-known"),
+    *("mean-var-columns", "max-columns", "normalize-log1p", "normalize-log1p-anndata", "take-columns", "gram"),
+    *("variable-genes-anndata", "pca-anndata"),
+)
+SUMMARY_PEERS = {
+    "scipy": "SciPy",
+    "scikit-learn": "scikit-learn",
+    "scanpy": "scanpy",
+    "fast-array-utils": "fast-array-utils",
+    "fast-array-utils[float64]": "the same in float64",
+    "autozyme": "autozyme",
+    "csraxis[numba]": "csraxis (Numba)",
+}
+
+
+def summary(document: Document) -> str:
+    """A short table, as Markdown: times over those of the compiled csraxis."""
+    lines = [["", "over a memory pass", *SUMMARY_PEERS.values()], ["---"] * (2 + len(SUMMARY_PEERS))]
+    found = {case["case"]: (case["what"], records) for case, records in groups(document)}
+    for what, records in (found[name] for name in SUMMARY if name in found):
+        timed = {r["contestant"]: r for r in records if r["median"]}
+        own = timed["csraxis[cython]"]
+        over = [ratio(timed[name]["median"] / own["median"]) if name in timed else "" for name in SUMMARY_PEERS]
+        lines.append([what, ratio(own["ratio_to_memory_pass"]), *over])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
 def _overview(document: Document, shape: dict[str, Any]) -> list[Block]:
@@ -228,6 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("result", type=Path, metavar="RESULT.json", help="what `python -m bench` wrote")
     p.add_argument("--markdown", type=Path, metavar="FILE.md", help="in the folder of RESULT.json, for its link")
     p.add_argument("--html", type=Path, metavar="FILE.html", help="default, without --markdown: beside RESULT.json")
+    p.add_argument("--summary", action="store_true", help="print a short table as Markdown, and write nothing")
     options = p.parse_args(arguments)
     if importlib.util.find_spec("matplotlib") is None:
         print(f"python -m bench page needs matplotlib: {INSTALL}", file=sys.stderr)
@@ -239,6 +269,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         document = compare.read(options.result)
         if document["format"] != report.FORMAT:
             raise ValueError(f"{options.result} has format {document['format']}, not {report.FORMAT}: run it again")
+        if options.summary:
+            print(summary(document), end="")
+            return 0
         drawn = pictures(document)
     except ValueError as error:
         print(error, file=sys.stderr)

@@ -38,6 +38,7 @@ def recorded(tmp_path_factory):
         patch.setattr(overhead.section, "__defaults__", (20, 3, 2))
         patch.setattr(fresh.section, "__defaults__", (50, 40, 1, None))
         patch.setattr(fresh, "PROCESSES", fresh.PROCESSES[:-1])  # scanpy compiles for ten seconds each time
+        patch.setattr(sweep, "PEERS", ("scipy",))  # and so do the others; tests/test_bench.py has them
         patch.setitem(levels.section.__kwdefaults__, "names", ("sum-rows",))
         patch.setitem(levels.section.__kwdefaults__, "rounds", 1)
         options = ["--cells", "60", "--genes", "40", "--repeats", "2", "--threads", "2", "--also", "all"]
@@ -293,6 +294,17 @@ def test_page_of_what_is_no_run(tmp_path, document, capsys):
     assert "must be in the folder" in capsys.readouterr().err
 
 
+def test_summary(recorded, capsys):
+    assert command.main(["page", str(recorded), "--summary"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == [
+        "| sum of each row (axis=1)",
+        "| each column times its factor",
+    ]
+    assert all(line.count("|") == lines[0].count("|") and "x |" in line for line in lines[2:])
+    assert not list(recorded.parent.glob("*.md"))
+
+
 def test_the_page_says_what_failed(document):
     record = next(r for r in document["records"] if not r["engine"])
     record |= {"status": "FAIL", "reason": "result [5] is 1", "median": None, "ratio_to_csraxis": None}
@@ -306,6 +318,7 @@ def test_the_committed_page_is_what_the_command_makes():
     source = DOCS / "benchmarks.json"
     document = json.loads(source.read_text())
     assert (DOCS / "benchmarks.md").read_text() == page.markdown(document, source.name)
+    assert page.summary(document) in (DOCS.parent / "README.md").read_text()
     for block in page.blocks(document):
         if isinstance(block, page.Picture):
             assert (DOCS / f"benchmarks-{block.name}.png").is_file()

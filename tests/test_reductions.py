@@ -3,8 +3,10 @@
 import gc
 import math
 import sys
+import tracemalloc
 import weakref
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -502,6 +504,17 @@ def test_one_that_differs(engine, value):
         assert cx.var(sp.csr_array(x), axis=0)[0] == pytest.approx((n - 1) / n**2, rel=1e-12, abs=0)
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 300])
+@pytest.mark.parametrize("value", [1, 30_000, 300_001])
+def test_equal_counts_need_no_second_pass(engine, n, value, monkeypatch):
+    """A few cells have many genes of which all counts are equal."""
+    x = np.stack([np.full(n, value), np.arange(n) % 2, np.zeros(n, int)], axis=1)
+    monkeypatch.setattr(_partials, "_add_records", lambda *args: pytest.fail("another pass"))
+    mean, variance = cx.mean_var(sp.csr_array(x), axis=0)
+    assert mean.tolist() == [value, n // 2 / n, 0]
+    assert variance.tolist() == [0, pytest.approx(n // 2 * (n - n // 2) / n**2, rel=1e-15), 0]
+
+
 @pytest.mark.parametrize("value", [0.1, 94906267.0])  # the square of the second one is above 2**53, and odd
 def test_equal_values_among_zeros(engine, value):
     """Added from zero, the rounding of equal values adds up, too."""
@@ -542,3 +555,21 @@ def test_products_that_overflow_beside_an_implicit_zero():
 def test_products_of_narrow_duplicates_do_not_wrap():
     x = sp.csr_array((np.int8([100, 100]), np.array([0, 0]), np.array([0, 2])), shape=(1, 1))
     assert cx.prod(x) == cx.prod(x, axis=0)[0] == cx.sum(x) == 200
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i4", "i8", "u8", "c8", "c16"])
+def test_no_temporary_as_long_as_the_values(engine, dtype):
+    """A cast goes through the cache, a piece at a time: what else is there is for the result, or a thread."""
+    x = sp.csr_array(np.arange(1_000_000).reshape(1000, 1000) % 7 + 1).astype(dtype)
+    names = ["sum", "prod", "mean", "any", "all", "count_nonzero"]
+    names += [] if x.dtype.kind == "c" else ["max", "min", "mean_var"]
+    for name, axis in product(names, (0, 1, None)):
+        reduce = getattr(cx, name)
+        reduce(x, axis=axis)  # what is compiled or found out once
+        tracemalloc.start()
+        try:
+            reduce(x, axis=axis)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < x.data.nbytes / 2, (name, axis)

@@ -15,6 +15,7 @@ from ._inputs import Compressed, compressed, container, is_sparse, native, read_
 from ._partials import Axes, is_dense, keep_axes, n_reduced, sum_dtype, to_ndarray
 from ._pieces import (
     SUM_AS,
+    Step,
     add_to,
     flat_pieces,
     in_order,
@@ -69,7 +70,8 @@ def products(x: Any, axes: Axes, dtype: np.dtype) -> Products:
 def _products(c: Compressed, axes: Axes, dtype: np.dtype, out: np.ndarray) -> np.ndarray:
     """`out` times the stored values."""
     if dtype.kind != "c":
-        return _fold(c, axes, "product", out.view("i8" if out.dtype.kind == "u" else out.dtype), dtype).view(out.dtype)
+        signed = out.view("i8" if out.dtype.kind == "u" else out.dtype)
+        return _fold(c, axes, "product", signed, dtype, kernel_dtype(dtype, SUM_AS)).view(out.dtype)
     for lo, hi, *place in places(c):
         which = place[1 - axes[0]] if len(axes) == 1 else np.zeros(hi - lo, int)
         with np.errstate(all="ignore"):
@@ -96,13 +98,21 @@ def _extremes(c: Compressed, axes: Axes, name: str, n: int, dtype: np.dtype) -> 
     never = _never_wins(name, dtype)
     start = np.full(len(entries), never, dtype)
     start[entries < n] = 0
-    if dtype.str[1:] == "u8":  # as signed numbers in the same order
-        top = np.uint64(1 << 63)
-        c = c._replace(data=read_only((c.data.astype(dtype) ^ top).view(np.int64)))
-        return _fold(c, axes, name, (start ^ top).view(np.int64), np.dtype(np.int64)).view(dtype) ^ top
-    values = _fold(c, axes, name, start.astype(float if dtype.kind == "f" else np.int64), dtype)
+    if dtype.str[1:] == "u8":
+        return _unsigned(_fold(c, axes, name, _signed(start), _signed))
+    out = start.astype(float if dtype.kind == "f" else np.int64)
+    values = _fold(c, axes, name, out, dtype, kernel_dtype(dtype, SUM_AS))
     values += 0  # no -0
     return values.astype(dtype, copy=False)
+
+
+def _signed(values: np.ndarray) -> np.ndarray:
+    """Unsigned 64-bit numbers as signed ones in the same order."""
+    return (values ^ np.uint64(1 << 63)).view(np.int64)
+
+
+def _unsigned(values: np.ndarray) -> np.ndarray:
+    return values.view(np.uint64) ^ np.uint64(1 << 63)
 
 
 def _never_wins(name: str, dtype: np.dtype) -> Any:
@@ -125,9 +135,8 @@ def _entries(c: Compressed, axes: Axes) -> np.ndarray:
     return over_blocks(c, kernels().count_minor, nothing, add_to, lambda values: ones[: len(values)])
 
 
-def _fold(c: Compressed, axes: Axes, op: str, out: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """out[r] = op(out[r], v) for each stored value v of result r, in their order and cast to `dtype`."""
-    steps = (dtype, kernel_dtype(dtype, SUM_AS))
+def _fold(c: Compressed, axes: Axes, op: str, out: np.ndarray, *steps: Step) -> np.ndarray:
+    """out[r] = op(out[r], v) for each stored value v of result r, in their order and after these steps."""
     kernel, code = kernels(), FOLDS.index(op)
     if axes == (1 - c.major,):
 

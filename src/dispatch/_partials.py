@@ -79,9 +79,17 @@ def sums(x: Any, axes: Axes, dtype: np.dtype | None = None) -> Sums:
     # What is cast to integers is an element, not each of its duplicates.
     c = compressed(x, canonical=dtype.kind in "biu" and x.dtype.kind in "fc")
     if dtype.kind == "c":
-        real, imag = (c._replace(data=read_only(np.ascontiguousarray(part))) for part in (c.data.real, c.data.imag))
-        return Sums(as_complex(_sums(real, axes, np.dtype(float)), _sums(imag, axes, np.dtype(float))), n)
-    return Sums(_sums(c, axes, dtype), n)
+        real, imag = (_sums(c, axes, dtype, part, np.dtype(float)) for part in (_real, _imag))
+        return Sums(as_complex(real, imag), n)
+    return Sums(_sums(c, axes, dtype, kernel_dtype(dtype, SUM_AS)).view(sum_dtype(dtype)), n)
+
+
+def _real(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values.real)
+
+
+def _imag(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values.imag)
 
 
 def as_complex(real: np.ndarray, imag: np.ndarray) -> np.ndarray:
@@ -96,9 +104,9 @@ def sum_dtype(dtype: np.dtype) -> np.dtype:
     return _SUM_DTYPES[dtype.kind]
 
 
-def _sums(c: Compressed, axes: Axes, dtype: np.dtype) -> np.ndarray:
-    steps = (dtype, kernel_dtype(dtype, SUM_AS))
-    acc = np.dtype(float if dtype.kind == "f" else np.int64)
+def _sums(c: Compressed, axes: Axes, *steps: Step) -> np.ndarray:
+    """Sums of the values after these steps, the last of which is a type that kernels take: in float64 or int64."""
+    acc = np.dtype(float if steps[-1].kind == "f" else np.int64)  # type: ignore[union-attr]
     kernel = kernels()
     if axes == (1 - c.major,):
         out = np.empty(c.n_major, acc)
@@ -111,11 +119,11 @@ def _sums(c: Compressed, axes: Axes, dtype: np.dtype) -> np.ndarray:
     elif axes == (c.major,):
         out = over_blocks(c, kernel.sum_minor, np.zeros(c.n_minor, acc), add_to, *steps)
     else:
-        out = _sums(as_one_row(c), (1,), dtype).ravel().view(acc)
+        out = _sums(as_one_row(c), (1,), *steps).ravel()
         if len(out) != 1:
             parts, out = read_only(out), np.empty(1, acc)
             kernel.sum_major(parts, one_row(len(parts)), 0, 1, out)
-    return keep_axes(out, axes).view(sum_dtype(dtype))
+    return keep_axes(out, axes)
 
 
 def counts(x: Any, axes: Axes) -> np.ndarray:
@@ -127,9 +135,9 @@ def counts(x: Any, axes: Axes) -> np.ndarray:
 
 
 def _counts(c: Compressed, axes: Axes) -> np.ndarray:
+    steps: tuple[Step, ...] = (kernel_dtype(c.data.dtype, COUNT_AS),)
     if c.data.dtype.kind == "c":
-        c = c._replace(data=read_only(c.data != 0))
-    steps = (kernel_dtype(c.data.dtype, COUNT_AS),)
+        steps = (_is_nonzero, np.dtype(np.uint8))
     kernel = kernels()
     if axes == (c.major,):
         return keep_axes(over_blocks(c, kernel.count_minor, np.zeros(c.n_minor, np.int64), add_to, *steps), axes)
@@ -142,6 +150,10 @@ def _counts(c: Compressed, axes: Axes) -> np.ndarray:
 
     run_rows(flat, rows)
     return keep_axes(out if len(axes) == 1 else out.sum(keepdims=True), axes)
+
+
+def _is_nonzero(values: np.ndarray) -> np.ndarray:
+    return values != 0
 
 
 def nonzeros(x: Any, axes: Axes) -> Sums:
@@ -268,12 +280,14 @@ def _zero_is_near(n: int, sums: np.ndarray, limit: float) -> bool:
     """Whether sums of n values and of their squares do, around zero, for all columns.
 
     They are those of whole numbers, so without rounding; small enough to stay so when they are moved to another shift;
-    and that magnifies the rounding of its decisions little, as in `_too_far`.
+    and that magnifies the rounding of its decisions little, as in `_too_far`, or all values of a column are equal.
     """
     s1, s2 = sums.T
     with np.errstate(all="ignore"):
-        squares = s1 * s1
-        near = squares * np.sqrt(n) <= limit * (n * s2 - squares)
+        squares, most = s1 * s1, n * s2
+        near = squares * np.sqrt(n) <= limit * (most - squares)
+        if not near.all():
+            near |= (squares == most) & (most < 2**53)
     return bool(near.all() and s2.max(initial=0) < 2**45 and (np.rint(sums) == sums).all())
 
 
@@ -311,12 +325,16 @@ def _dense_moments(x: np.ndarray, axes: Axes) -> Moments:
 
 
 def _dense_around(x: np.ndarray, axes: Axes, shift: np.ndarray, n: int) -> Moments:
+    def sums(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        d = x[start:stop] - shift[slice(None) if 0 in axes else slice(start, stop)] if x.ndim else x - shift
+        s1 = np.sum(d, axis=axes, keepdims=True)
+        return s1, np.sum(np.multiply(d, d, out=d if d.ndim else None), axis=axes, keepdims=True)
+
     s1, s2 = np.zeros(shift.shape), np.zeros(shift.shape)
-    for start, stop in _blocks.split_flat(len(x), max(1, _blocks.CAST_STEP * len(x) // x.size)) if x.ndim else [(0, 1)]:
-        block, of = (x[start:stop], slice(None) if 0 in axes else slice(start, stop)) if x.ndim else (x, ...)
-        d = block - shift[of]
-        s1[of] += np.sum(d, axis=axes, keepdims=True)
-        s2[of] += np.sum(np.multiply(d, d, out=d if d.ndim else None), axis=axes, keepdims=True)
+    blocks = _blocks.split_flat(len(x), max(1, _blocks.CAST_STEP * len(x) // x.size)) if x.ndim else [(0, 1)]
+    for (start, stop), parts in zip(blocks, _blocks.run(sums, blocks, x.size)):
+        for total, part in zip((s1, s2), parts):
+            total[... if 0 in axes or not x.ndim else slice(start, stop)] += part
     return Moments(np.full(shift.shape, float(n)), s1, s2, shift)
 
 

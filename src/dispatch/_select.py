@@ -40,8 +40,9 @@ def take(x: Any, keep: np.ndarray, axis: int) -> Any:
     same = x if x.dtype.kind != "b" else assemble(scipy_class(x), x.shape, x.data.view(np.uint8), x.indices, x.indptr)
     c = compressed(same)
     keep = keep.view(np.uint8) != 0  # a True may be another byte than 1
-    positions = c.data.dtype.kind == "c"  # of complex numbers kernels copy these
-    values = np.arange(len(c.data)) if positions else cast(c.data, kernel_dtype(c.data.dtype, TAKE_AS))
+    positions = c.data.dtype == np.complex128  # of numbers so wide kernels copy these
+    bits = c.data.view(np.int64) if c.data.dtype == np.complex64 else c.data
+    values = np.arange(len(c.data)) if positions else cast(bits, kernel_dtype(bits.dtype, TAKE_AS))
     of = c._replace(data=read_only(values))
     data, indices, indptr = _rows(of, keep) if axis == c.major else _columns(of, keep)
     data = c.data[data] if positions else data
