@@ -1,6 +1,7 @@
 """Functions element by element, axis_scale, normalize, to_dense and gram: against the oracle, and in place."""
 
 import copy
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -467,6 +468,7 @@ def many_columns(cls, dtype, index=np.int32):
 @pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "int64"])
 def test_gram_of_many_columns(engine, monkeypatch, cls, dtype):
     monkeypatch.setattr("csraxis.dispatch._blocks.PARALLEL_FROM", 1000)
+    monkeypatch.setattr("csraxis.dispatch._gram.BLOCK_VALUES", 20_000)  # several blocks with sums of their own
     x = many_columns(cls, dtype, np.int64)
     dense = reference.dense(many_columns(cls, "int64")).astype(float)
     grams = []
@@ -499,6 +501,18 @@ def test_gram_of_many_columns_with_one_that_is_not_finite(engine, value):
     expected[column, others] = expected[others, column] = True
     assert np.array_equal(huge, expected)
     assert bits(result) == bits(result.T)
+
+
+def test_gram_casts_some_rows_at_a_time(engine):
+    x = sp.random_array((8000, 500), density=0.4, format="csr", dtype=np.float32, rng=np.random.default_rng(0))
+    cx.gram(x)  # what is compiled or found out once
+    tracemalloc.start()
+    try:
+        cx.gram(x)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * 8 * 500**2 + x.data.nbytes / 2  # 8 and 3 MB: sums, those of a few rows, what has no panel
 
 
 def test_gram_refuses_what_is_too_large(engine):

@@ -572,4 +572,5 @@ def test_no_temporary_as_long_as_the_values(engine, dtype):
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-        assert peak < x.data.nbytes / 2, (name, axis)
+        of_a_value = 8 if name in ("any", "all", "count_nonzero") else 24
+        assert peak < of_a_value * _blocks.CAST_STEP, (name, axis)  # at least 4 MB are stored

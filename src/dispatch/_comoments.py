@@ -88,11 +88,12 @@ def _centred_gram(x: Any, mean: np.ndarray, dtype: np.dtype) -> np.ndarray:
     shift = mean.astype(dtype)
 
     def block(start: int, stop: int) -> np.ndarray:
-        out = np.zeros((m, m))
+        out, product = np.zeros((m, m)), np.empty((m, m), dtype)
+        room = np.empty((min(DENSE_ROWS, stop - start), m), dtype)
         for first in range(start, stop, DENSE_ROWS):
-            rows = _partials.to_ndarray(x[first : min(first + DENSE_ROWS, stop)]).astype(dtype)
-            rows -= shift
-            out += rows.T @ rows
+            rows = _partials.to_ndarray(x[first : min(first + DENSE_ROWS, stop)])
+            centred = np.subtract(rows, shift, out=room[: len(rows)], casting="same_kind")
+            out += np.matmul(centred.T, centred, out=product)
         return out
 
     blocks = _blocks.split(np.arange(n + 1), _gram.n_sums(n * m))

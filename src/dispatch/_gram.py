@@ -43,6 +43,8 @@ PANEL_COLUMNS, PANEL_VALUES, PANEL_PRODUCTS = (500, 8192), 0.25, 12
 PANEL_ROWS = 128
 # Sums in the type of the values are added to those in float64 after as many rows, a multiple of PANEL_ROWS.
 FLUSH_ROWS = 8192
+# As many rows, another multiple, are cast to that type at once.
+CAST_ROWS = 512
 # Up to so many stored values have one block with sums of its own; more have an even number of them, at most so many.
 # (8 M values on two threads: two blocks .066 s, four .091, one .105.)
 BLOCK_VALUES, MAX_BLOCKS = 1 << 22, 8
@@ -187,12 +189,14 @@ def shifted_gram(x: Any, shift: np.ndarray, dtype: np.dtype) -> np.ndarray:
         part = _aligned((n_panels, c.n_minor, width), dtype)
         sums, rest = np.zeros(part.shape), np.zeros((c.n_minor, c.n_minor))
         for first in range(start, stop, FLUSH_ROWS):
-            last = min(first + FLUSH_ROWS, stop)
-            lo, hi = int(c.indptr[first]), int(c.indptr[last])
-            data = read_only(c.data[lo:hi].astype(dtype, copy=False))
-            rows = data, c.indices[lo:hi], read_only(c.indptr[first : last + 1] - lo), 0, last - first
             part[:] = 0
-            check(c, lo, kernel.gram_panels(*rows, place, n_full, shifts, *scratch, panels, part, rest))
+            last = min(first + FLUSH_ROWS, stop)
+            for at in range(first, last, CAST_ROWS):
+                indptr = c.indptr[at : min(at + CAST_ROWS, last) + 1]
+                lo, hi = indptr.item(0), indptr.item(-1)
+                data = read_only(c.data[lo:hi].astype(dtype, copy=False))
+                rows = data, c.indices[lo:hi], read_only(indptr - lo), 0, len(indptr) - 1
+                check(c, lo, kernel.gram_panels(*rows, place, n_full, shifts, *scratch, panels, part, rest))
             sums += part
         return sums, rest
 
@@ -200,8 +204,8 @@ def shifted_gram(x: Any, shift: np.ndarray, dtype: np.dtype) -> np.ndarray:
     sums, rest = reduce(_add_both, _blocks.run(block, blocks, len(c.data)))
     dense = order[: n_panels * width]
     columns = sums.transpose(1, 0, 2).reshape(c.n_minor, -1)[:, : len(dense)]
-    square = columns[: len(dense)]  # of two columns, the panel has the denser one
-    square[:] = np.tril(square) + np.tril(square, -1).T
+    for i in range(len(dense) - 1):  # of two columns, the panel has the denser one
+        columns[i, i + 1 :] = columns[i + 1 : len(dense), i]
     rest[np.ix_(order, dense)] = columns
     rest[np.ix_(dense, order)] = columns.T
     return rest

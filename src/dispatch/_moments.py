@@ -1,9 +1,10 @@
 """Sums of values and of their squares around a shift, which merge without cancellation.
 
 Moments of stored values, of implicit zeros, of blocks and of Dask chunks are all of one kind and merge by one function.
-Two properties make it worth its arithmetic. It is stable: the shift is always close to the mean of what was merged
-(Chan, Golub & LeVeque, "Algorithms for computing the sample variance", 1983). And on integer-valued data it is exact:
-the shift is then an integer, every term is an integer below 2**53, and so the result does not depend on the order.
+Two properties make it worth its arithmetic. It is stable: what was merged has a shift close to its mean (Chan, Golub &
+LeVeque, "Algorithms for computing the sample variance", 1983), and what was not, one that is near enough
+(`_partials.FAR`). And on integer-valued data it is exact: the shift is then an integer, every term is an integer below
+2**53, and so the result does not depend on the order.
 """
 
 from functools import reduce

@@ -217,7 +217,7 @@ def _minor_moments(c: Compressed, unlog: float | None) -> np.ndarray:
     """
     kernel = kernels()
     step = kernel_dtype(c.data.dtype, MOMENTS_AS) if unlog is None else float_dtype(c.data.dtype)
-    head = max(c.n_major // 256, min(c.n_major, 256))
+    head = _head(c.n_major)
     if unlog is None and _begins_whole(c.data):  # `power_sums_minor` is of what is stored, not of its exponentials
         nothing = np.zeros((c.n_minor, 2))
         # Of a small matrix a first look would take as long as all.
@@ -313,15 +313,25 @@ def _too_far(records: np.ndarray, n_rows: int) -> np.ndarray:
 
 
 def _dense_moments(x: np.ndarray, axes: Axes) -> Moments:
-    """The same of an ndarray, block by block of its first axis."""
+    """The same of an ndarray, block by block of its first axis, around the centre of its first rows if that will do."""
     n = n_reduced(x.shape, axes)
     shape = tuple(1 if axis in axes else length for axis, length in enumerate(x.shape))
     if not n or not x.size:
         return _moments.zeros(np.full(shape, float(n)))
     first = x[tuple(slice(1) if axis in axes else slice(None) for axis in range(x.ndim))].astype(float)
+    head = x[: _head(len(x))] if 0 in axes else x  # else a block is all of its results
     with np.errstate(all="ignore"):
-        shift = _dense_around(x, axes, np.where(np.isfinite(first), first, 0), n).centred().shift
-        return _dense_around(x, axes, shift, n)
+        shift = np.where(np.isfinite(first), first, 0)
+        shift = _dense_around(head, axes, shift, n_reduced(head.shape, axes)).centred().shift
+        found = _dense_around(x, axes, shift, n)
+        if head.size < x.size and _too_far(np.stack([part.ravel() for part in found], axis=1), n).any():
+            found = _dense_around(x, axes, found.centred().shift, n)
+    return found
+
+
+def _head(n_rows: int) -> int:
+    """How many of the first rows tell where the others may lie."""
+    return max(n_rows // 256, min(n_rows, 256))
 
 
 def _dense_around(x: np.ndarray, axes: Axes, shift: np.ndarray, n: int) -> Moments:

@@ -422,7 +422,8 @@ def _frame_of_v3(stats: Stats, clipped: Callable, options: Options, batched: boo
     std = np.array([_expected_std(*of_batch, options.span) for of_batch in zip(mean, var)])
     n = stats.moments.n
     moments = clipped(std * np.sqrt(n) + mean)
-    norm = moments.around(mean).s2 / ((n - 1) * std**2)
+    # Centred first, or bits would depend on the chunks, whose shifts differ.
+    norm = moments.centred().around(mean).s2 / ((n - 1) * std**2)
     ranks = np.argsort(np.argsort(-norm, axis=1, kind="stable"), axis=1, kind="stable").astype(np.float32)
     ranks[ranks >= top] = np.nan
     n_batches = np.sum(~np.isnan(ranks), axis=0)
