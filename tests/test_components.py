@@ -435,6 +435,19 @@ def test_what_float32_chunks_cannot_tell_is_done_again_on_dask(monkeypatch):
     assert_right(found, x, 10, True, 1e-6, 1e-3)
 
 
+@centre_or_not
+def test_a_gap_that_float32_may_not_resolve_is_looked_at_along_more_components(monkeypatch, centre):
+    """These hardly differ, so rounding may turn them; not into those that are twenty further on."""
+    formed = single(monkeypatch)
+    x = flat(9000, 80, 0.9) + np.float32(0.1)
+    monkeypatch.setattr(_components, "_is_safe", lambda *arguments: False)
+    lazy = pytest.importorskip("dask.array").from_array(x, chunks=(2500, 80))
+    for given in (x, lazy):
+        formed.clear()
+        assert_right(components(given, 20, centre=centre, method="covariance", seed=0), x, 20, centre, 1e-9, 1e-3)
+        assert formed == [False]
+
+
 def test_the_guard_knows_of_rounding_that_adds_up():
     """Along a vector with one sign all errors that are the same add up; with signs that alternate they cancel."""
     m = 2000
