@@ -32,11 +32,11 @@ COVARIANCE_UP_TO = 5_000
 # does so again in float64 if the largest angle to the exact space may exceed ANGLE.
 LAPACK_UP_TO, SINGLE_FROM, GUARD, ANGLE = 2_500, 500, 20, 3e-4
 # Products of float32 err by this share of the standard deviations of both columns (measured: at most 5e-7, see
-# tests/test_components.py). Where an eigenvalue may thereby change by more than LOST of it (a singular value by half of
-# that), or the space of the components by more than an angle of TURNED, products of the scores along a few more are
-# formed in float64, and if these do not hold the space either, all products. (Of 100,000 cells x 2,000 scaled genes at
-# most 5e-6 and 4e-4 by these bounds, 2e-7 and 9e-5 in fact.)
-SINGLE, LOST, TURNED = 5e-7, 2e-5, 1e-3
+# tests/test_components.py). Where an eigenvalue may thereby change by more than LOST of it, or the space of the
+# components by more than an angle of TURNED, products of the scores along a few more are formed in float64, and if
+# these do not hold the space either, all products. (Of 100,000 cells x 2,000 scaled genes 4.7e-6 and 4e-4 by these
+# bounds, 2e-7 and 9e-5 in fact.)
+SINGLE, LOST, TURNED = 5e-7, 5e-6, 1e-3
 # The same as the root of the mean square over all pairs of columns (measured: 3.4e-8).
 ROUNDING = SINGLE / 4
 # The kernel takes the axes in panels of as many, and all panels in turn for so many rows, which stay in the cache.
@@ -119,7 +119,7 @@ def _scores(block: Any, axes: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> 
     if not is_sparse(block):
         out = np.empty((len(block), k), dtype)
         for start, stop in _blocks.split_flat(len(block), max(1, 4 * _blocks.CAST_STEP // m)):  # cast in the cache
-            np.subtract(block[start:stop] @ axes.T, offset, out=out[start:stop], casting="same_kind")
+            out[start:stop] = block[start:stop] @ axes.T - offset
         return out
     c = compressed(block)
     if c.n_minor != m:  # a chunk that is not what its array says
@@ -192,13 +192,14 @@ def _from_columns(x: Any, k: int, centre: bool, seed: Any) -> Components:
             values, basis, gap = _leading(found.products if centre else found.about_zero(), more, seed)
             gap = float(values[k - 1] - values[k]) if more > k else gap
             values, vectors = values[:k], basis[:, :k]
+            squares = np.sum(vectors * (found.products @ vectors), axis=0)
             if not found.single or _is_safe(found, values, vectors, gap):
                 break
             within = _within(x, basis, found, k, centre)
             if within is not None:
-                values, vectors = within
+                values, vectors, squares = within
                 break
-    squares = values if centre else np.sum(vectors * (found.products @ vectors), axis=0)
+    squares = values if centre else squares
     freedom = max(found.n - 1, 1)
     mean = found.mean if centre else np.zeros(len(found.mean))
     return Components(mean, vectors.T, np.sqrt(values), squares / freedom, total / freedom, 0.0)
@@ -216,20 +217,27 @@ def _is_safe(found: Comoments, values: np.ndarray, vectors: np.ndarray, gap: flo
     return bool((doubt + alike < LOST * values).all() and doubt[-1] < TURNED * gap)
 
 
-def _within(x: Any, basis: np.ndarray, found: Comoments, k: int, centre: bool) -> tuple[np.ndarray, np.ndarray] | None:
-    """The leading k eigenpairs in the space of a few more: of the products of all scores along these, in float64.
+def _within(
+    x: Any, basis: np.ndarray, found: Comoments, k: int, centre: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """The leading k eigenpairs in the space of a few more, and squares: by all scores along these, in float64.
 
     Nothing is left there of the rounding of products. What that has done to the space itself is measured by the gap to
     what is outside (Davis & Kahan 1970), and that is not the next eigenvalue but one further away. None where it is not
     far enough.
     """
-    mean = found.mean if centre else np.zeros(len(found.mean))
-    (products,) = fold(x, _products_of_scores, _partials.add_all, shared=[basis.T.copy(), mean], whole=True)
-    values, inner = (part[..., ::-1] for part in scipy.linalg.eigh(products))
-    vectors = basis @ inner[:, :k]
-    variances = np.diag(found.products)
-    residual = ROUNDING * np.sqrt(variances.sum() * (variances @ vectors[:, -1] ** 2))
-    return (values[:k], vectors) if residual < TURNED * (values[k - 1] - values[-1]) else None
+    (products,) = fold(x, _products_of_scores, _partials.add_all, shared=[basis.T.copy(), found.mean], whole=True)
+    inside = Comoments(found.n, found.mean @ basis, products)
+    values, inner = (part[..., ::-1] for part in scipy.linalg.eigh(products if centre else inside.about_zero()))
+    inner, gaps = inner[:, :k], values[:k] - values[-1]
+    vectors = basis @ inner
+    deviations = np.sqrt(np.diag(found.products))
+    # As in `_is_safe`: at random, and the same in all pairs; of the whole product with a vector.
+    random, alike = np.linalg.norm(deviations[:, None] * vectors, axis=0), np.abs(deviations @ vectors)
+    residuals = np.linalg.norm(deviations) * (ROUNDING * random + SINGLE / 16 * alike)
+    if not (residuals < TURNED * gaps).all():
+        return None
+    return values[:k], vectors, np.sum(inner * (products @ inner), axis=0)
 
 
 def _products_of_scores(block: Any, axes: np.ndarray, mean: np.ndarray) -> np.ndarray:

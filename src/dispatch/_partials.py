@@ -80,9 +80,9 @@ def sums(x: Any, axes: Axes, dtype: np.dtype | None = None) -> Sums:
     # What is cast to integers is an element, not each of its duplicates.
     c = compressed(x, canonical=dtype.kind in "biu" and x.dtype.kind in "fc")
     if dtype.kind == "c":
-        real, imag = (_sums(c, axes, dtype, part, np.dtype(float)) for part in (_real, _imag))
+        real, imag = (_sums(c, axes, np.dtype(float), dtype, part) for part in (_real, _imag))
         return Sums(as_complex(real, imag), n)
-    return Sums(_sums(c, axes, dtype, kernel_dtype(dtype, SUM_AS)).view(sum_dtype(dtype)), n)
+    return Sums(_sums(c, axes, kernel_dtype(dtype, SUM_AS), dtype).view(sum_dtype(dtype)), n)
 
 
 def _real(values: np.ndarray) -> np.ndarray:
@@ -105,9 +105,10 @@ def sum_dtype(dtype: np.dtype) -> np.dtype:
     return _SUM_DTYPES[dtype.kind]
 
 
-def _sums(c: Compressed, axes: Axes, *steps: Step) -> np.ndarray:
-    """Sums of the values after these steps, the last of which is a type that kernels take: in float64 or int64."""
-    acc = np.dtype(float if steps[-1].kind == "f" else np.int64)  # type: ignore[union-attr]
+def _sums(c: Compressed, axes: Axes, taken: np.dtype, *before: Step) -> np.ndarray:
+    """Sums, in float64 or int64, of the values in a type that kernels take, after the steps before."""
+    steps = (*before, taken)
+    acc = np.dtype(float if taken.kind == "f" else np.int64)
     kernel = kernels()
     if axes == (1 - c.major,):
         out = np.empty(c.n_major, acc)
@@ -120,7 +121,7 @@ def _sums(c: Compressed, axes: Axes, *steps: Step) -> np.ndarray:
     elif axes == (c.major,):
         out = over_blocks(c, kernel.sum_minor, np.zeros(c.n_minor, acc), add_to, *steps)
     else:
-        out = _sums(as_one_row(c), (1,), *steps).ravel()
+        out = _sums(as_one_row(c), (1,), taken, *before).ravel()
         if len(out) != 1:
             parts, out = read_only(out), np.empty(1, acc)
             kernel.sum_major(parts, one_row(len(parts)), 0, 1, out)
