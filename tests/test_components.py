@@ -448,6 +448,24 @@ def test_a_gap_that_float32_may_not_resolve_is_looked_at_along_more_components(m
         assert formed == [False]
 
 
+@centre_or_not
+def test_what_is_found_along_more_components_undoes_any_turn_among_them(monkeypatch, centre):
+    single(monkeypatch)
+    x = flat(9000, 80, 0.9) + np.float32(0.1)
+    leading, turn = _components._leading, np.linalg.qr(np.random.default_rng(0).normal(size=(40, 40)))[0]
+    monkeypatch.setattr(_components, "_is_safe", lambda *arguments: False)
+    exact = components(x.astype(float), 20, centre=centre, method="covariance", seed=0)
+
+    def turned(matrix, k, seed):
+        values, vectors, gap = leading(matrix, k, seed)
+        return values, vectors @ turn, gap
+
+    monkeypatch.setattr(_components, "_leading", turned)
+    found = components(x, 20, centre=centre, method="covariance", seed=0)
+    assert_right(found, x, 20, centre, 1e-9, 1e-3)
+    np.testing.assert_allclose(found.variance, exact.variance, rtol=1e-8)
+
+
 def test_the_guard_knows_of_rounding_that_adds_up():
     """Along a vector with one sign all errors that are the same add up; with signs that alternate they cancel."""
     m = 2000

@@ -515,6 +515,17 @@ def test_equal_counts_need_no_second_pass(engine, n, value, monkeypatch):
     assert variance.tolist() == [0, pytest.approx(n // 2 * (n - n // 2) / n**2, rel=1e-15), 0]
 
 
+@pytest.mark.parametrize("others", [0, 1e8])
+def test_dense_columns_whose_first_rows_are_far_from_the_others_are_read_again(monkeypatch, others):
+    x = np.random.default_rng(0).random((70_000, 2))
+    x[273:, 1] += others
+    passes, around = [], _partials._dense_around
+    monkeypatch.setattr(_partials, "_dense_around", lambda *args: passes.append(1) or around(*args))
+    variance = cx.var(x, axis=0)
+    assert len(passes) == (3 if others else 2)
+    np.testing.assert_allclose(variance, x.astype(np.longdouble).var(axis=0).astype(float), rtol=1e-12)
+
+
 @pytest.mark.parametrize("value", [0.1, 94906267.0])  # the square of the second one is above 2**53, and odd
 def test_equal_values_among_zeros(engine, value):
     """Added from zero, the rounding of equal values adds up, too."""
